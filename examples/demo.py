@@ -46,6 +46,34 @@ def main() -> None:
         step("The server is stopped; what it knew is in the bundle")
     console.print(f"ONNX model: [bold]{bundle.onnx}[/]")
     console.print(f"Done in {time.monotonic() - began:.0f} s.")
+    step("What to do next")
+    for what, line in next_steps():
+        console.print(f"  {what}:\n    [bold]{line}[/]", markup=True)
+
+
+def next_steps() -> list[tuple[str, str]]:
+    """What there is to do after the demo, and the command or the page for it, as seen from the folder of this shell."""
+    graft, server = (short(program(name)) for name in ("graft", "graft-server"))
+    train, test = short(TRAIN), short(TEST)
+    return [
+        ("start a server that stays, and keeps all it knows in ./store", f"{server} serve --store ./store &"),
+        ("teach it", f"{graft} adapt bikes {train} --input text --label intent"),
+        ("ask it", f'{graft} predict bikes "the lock stays shut"'),
+        ("have a file answered", f"{graft} predict bikes {test} --output answers.csv"),
+        ("the same in Python, 20 lines", short(HERE / "quickstart.py")),
+        (
+            "your own file, corrections, next week's examples, going back",
+            short(HERE.parent / "docs/tutorial.md"),
+        ),
+        ("all commands", f"{graft} --help"),
+    ]
+
+
+def short(path: str | Path) -> str:
+    """A path as one would type it here: relative, where it lies below the folder of this shell."""
+    with contextlib.suppress(ValueError):
+        return str(Path(path).relative_to(Path.cwd()))
+    return str(path)
 
 
 def step(text: str) -> None:

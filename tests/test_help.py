@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import argparse
 import re
+import subprocess
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from graft.cli import program
+from graft.cli.verbs import SUMMARIES
 from graft.v1 import adaptation_pb2, model_pb2, prediction_pb2
 from graft_server import cli
 
@@ -91,3 +95,20 @@ def test_the_server_is_named_before_a_command_or_after_it(verb: str) -> None:
     assert (args.server, args.timeout, args.json) == ("b:2", 6.0, True)
     args = parser.parse_args([verb, *needed])
     assert (args.timeout, args.json) == (60.0, False)
+
+
+def test_help_knows_every_verb_without_importing_it() -> None:
+    (verbs,) = [it for it in program.build_parser()._actions if isinstance(it, argparse._SubParsersAction)]
+    said = {it.dest: it.help for it in verbs._choices_actions}
+    assert said == SUMMARIES
+    folder = Path(program.__file__).parent / "verbs"
+    assert {it.stem for it in folder.glob("*.py")} - {"__init__"} == SUMMARIES.keys()
+
+
+def test_help_imports_neither_grpc_s_client_nor_rich_nor_the_verbs() -> None:
+    code = "import sys; from graft.cli import main\ntry: main(['--help'])\nexcept SystemExit: pass\n"
+    code += "print(*sorted(sys.modules), file=sys.stderr)"
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    loaded = set(ended.stderr.split())
+    assert not {"rich", "graft._client.sync", "graft._tables", "graft.cli.verbs.adapt"} & loaded
+    assert "graft.cli.verbs" in loaded

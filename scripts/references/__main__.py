@@ -12,13 +12,14 @@ for _name in [name for name in os.environ if name.startswith("GRAFT_")]:
     del os.environ[_name]
 os.environ["COLUMNS"] = "100"
 
-from scripts.references import command_line, protos, python_api, settings  # noqa: E402
+from scripts.references import command_line, protos, python_api, reasons, settings  # noqa: E402
 
 PAGES: Final = {
     "command-line.md": command_line.page,
     "settings.md": settings.page,
     "python.md": python_api.page,
     "protos.md": protos.page,
+    "reasons.md": reasons.page,
 }
 FOLDER: Final = Path(__file__).parents[2] / "docs" / "reference"
 

@@ -169,7 +169,7 @@ def test_two_versions_are_measured_on_the_same_rows(
     assert said.out.startswith("version 2 is better than 1 on these 30 examples: +")
     assert "line 33, because" not in said.out
     facts = " ".join(said.out.split())
-    assert "1 example, because version 1 was trained on them: line 32" in facts or (
+    assert "1 example, because version 1 was trained on it: line 32" in facts or (
         "because version 2 was trained on them: lines 32, 33" in facts
     )
     with out.open(newline="") as file:

@@ -130,6 +130,15 @@ def test_a_table_of_tabs_and_json_lines_have_every_row_too(
     assert "no column 'text'" in json.loads(written[61])["error"]
 
 
+def test_an_object_with_the_input_is_a_row_whatever_it_holds(
+    predict: Callable[..., int], tmp_path: Path
+) -> None:
+    (tmp_path / "in.jsonl").write_text('{"text": "the lock", "spans": [{"text": "lock"}, {"text": "the"}]}\n')
+    assert predict(tmp_path / "in.jsonl", "--output", tmp_path / "out.jsonl") == 0
+    row = json.loads((tmp_path / "out.jsonl").read_text())
+    assert (row["text"], row["label"], len(row["spans"])) == ("the lock", "lock", 2)
+
+
 def test_a_bad_row_keeps_its_place(predict: Callable[..., int], tmp_path: Path) -> None:
     text = 'id,text,n\n1,the lock,1\n2,the bill\n3,the bill, it,3\n\n4,a "quote" inside,4\n,,\n5,the lock,5'
     (tmp_path / "in.csv").write_text(text)

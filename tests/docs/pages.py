@@ -26,6 +26,8 @@ from typing import Any, Final
 
 _FENCE: Final = re.compile(r"^(?P<indent> *)```(?P<language>\w*)[^\n]*$")
 _COMMENT: Final = re.compile(r"<!-- run: (?P<how>.*?) -->")
+_QUESTION: Final = re.compile(r"(\?|:|>|\]|\[\w\]\w+) *$")
+"""How what a command says ends where it waits for a key: also by the last choice, as in `[y]es, [n]o`."""
 RUN: Final = frozenset({"bash", "python"})
 
 
@@ -171,11 +173,15 @@ class Reader:
                 except OSError:  # the terminal is closed
                     break
                 printed, unread = printed + more, unread + more
-            elif keys and plain(unread).rstrip().endswith(("?", ":", ">", "]")):
+            elif keys and _QUESTION.search(plain(unread)):
                 os.write(ours, f"{keys.pop(0)}\n".encode())
                 unread = b""
+        else:
+            os.killpg(process.pid, signal.SIGKILL)
         os.close(ours)
-        return process.wait(timeout=self.longest_s), plain(printed)
+        code = process.wait(timeout=self.longest_s)
+        assert not keys, f"it did not ask for {keys}\n{plain(printed)}"
+        return code, plain(printed)
 
 
 def plain(printed: bytes) -> str:

@@ -184,7 +184,7 @@ class DataFile:
         lines = TextLines.of_bytes(content.stream, encoding, content.head)
         texts = [it.text for it in first]
         if content.data_format in ("json", "jsonl"):
-            return JsonRows(self.name, lines, texts)
+            return JsonRows(self.name, lines, texts, columns)
         usual = "\t" if content.data_format == "tsv" else ","
         return Table(
             self.name,

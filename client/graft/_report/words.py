@@ -160,7 +160,8 @@ def useful_advice(report: Report) -> tuple[ClassAdvice, ...]:
 def gain(advice: ClassAdvice) -> str:
     """What more examples of a class would gain, with its uncertainty."""
     low, high = 100 * advice.low, 100 * advice.high
-    return f"{100 * advice.gain:.0f} points of its recall (80% interval {low:.0f} to {high:.0f})"
+    points = f"{100 * advice.gain:.0f}"
+    return f"{points} point{'s' * (points != '1')} of its recall (80% interval {low:.0f} to {high:.0f})"
 
 
 def advice(one: ClassAdvice) -> str:

@@ -7,7 +7,8 @@ import re
 from collections.abc import Iterator
 from typing import Final
 
-from graft._data_files.columns import DataError, Row, RowError
+from graft._data_files.cells import Cells
+from graft._data_files.columns import Columns, DataError, Row, RowError
 from graft._data_files.formats.lines import Line, TextLines
 from graft._data_files.formats.whole import WholeRow
 
@@ -28,16 +29,18 @@ class JsonRows:
         listed: Whether the file is one list of the objects.
     """
 
-    def __init__(self, name: str, lines: TextLines, first: list[str]) -> None:
+    def __init__(self, name: str, lines: TextLines, first: list[str], columns: Columns | None = None) -> None:
         """Finds out the layout.
 
         Args:
             name: The file's name, for messages.
             lines: Its lines.
             first: The first lines.
+            columns: The columns that are asked for: an object that has the input is a row, whatever else it holds.
         """
         self._name = name
         self._lines = lines
+        self._columns = columns
         filled = [it.strip() for it in first if it.strip()]
         self.listed = bool(filled) and filled[0].startswith("[") and not _is_row_of_its_own(filled)
         self._long = bool(filled) and filled[0].startswith("{") and len(filled) > 1 and _goes_on(filled[0])
@@ -86,8 +89,19 @@ class JsonRows:
             return RowError(self._name, value.number, wrong, unit=self.unit)
         return json_row(self._name, value.number, value.text, unit=self.unit)
 
+    def _is_row(self, row: Row) -> bool:
+        """Whether the file's one object has an input, as a row has."""
+        if self._columns is None:
+            return False
+        cells = Cells(self._name, row)
+        return cells.has(self._columns.input) and not isinstance(
+            cells.value(self._columns.input), dict | list
+        )
+
     def _within(self, row: Row) -> list[tuple[Row | RowError, str]] | None:
         """The rows in the one list of objects that the file's one object holds; None if the object is a row itself."""
+        if self._is_row(row):
+            return None
         lists = {
             key: it
             for key, it in row.values.items()

@@ -53,7 +53,13 @@ def of_difference(difference: Difference, figure: str) -> str:
 
 
 def show(
-    terminal: Terminal, found: Comparison, examples: Sequence[Example], rows: RowsRead, *, most: int
+    terminal: Terminal,
+    found: Comparison,
+    examples: Sequence[Example],
+    rows: RowsRead,
+    *,
+    most: int,
+    written: bool = False,
 ) -> None:
     """Shows a comparison: the sentence, the figures, and the first answers that changed.
 
@@ -63,6 +69,7 @@ def show(
         examples: The examples.
         rows: The lines of the examples.
         most: So many changed answers are shown.
+        written: Whether all of them are written to a file anyway.
     """
     terminal.line(f"{sentence(found)}.")
     terminal.facts(_facts(found, rows))
@@ -85,9 +92,8 @@ def show(
             ),
         )
     if len(found.changes) > len(shown):
-        terminal.say(
-            f"… and {len(found.changes) - len(shown):,} more answers that changed; --output FILE writes all of them"
-        )
+        where = "" if written else "; --output FILE writes all of them"
+        terminal.say(f"… and {len(found.changes) - len(shown):,} more answers that changed{where}")
     for label in found.unknown_labels[:3]:
         terminal.found("warning", f"a version does not know the label {label!r}: it is wrong there")
     if found.training_examples_missing:
@@ -130,15 +136,16 @@ def _changed(found: Comparison) -> str:
 def _left_out(found: Comparison, rows: RowsRead) -> dict[str, str]:
     both = {*found.trained_on_first, *found.trained_on_second}
     kinds = {
-        f"version {found.first} was trained on them": found.trained_on_first,
-        f"version {found.second} was trained on them": found.trained_on_second,
-        "they have no target": found.unlabelled,
-        "a version could not answer them": found.unanswered,
+        f"version {found.first} was trained on {{}}": found.trained_on_first,
+        f"version {found.second} was trained on {{}}": found.trained_on_second,
+        "of a missing target": found.unlabelled,
+        "a version could not answer {}": found.unanswered,
     }
     if found.trained_on_first == found.trained_on_second:
-        kinds = {"both versions were trained on them": tuple(sorted(both)), **dict(list(kinds.items())[2:])}
+        kinds = {"both versions were trained on {}": tuple(sorted(both)), **dict(list(kinds.items())[2:])}
     said = [
-        f"{words.plural(len(places), 'example')}, because {why}: {phrases.lines_of(places, len(places), rows)}"
+        f"{words.plural(len(places), 'example')}, because {why.format('it' if len(places) == 1 else 'them')}: "
+        f"{phrases.lines_of(places, len(places), rows)}"
         for why, places in kinds.items()
         if places
     ]

@@ -149,7 +149,7 @@ def compared(base: Version, number: int, report: Report) -> list[str]:
         "counted as wrong, so that a part of the difference is the labels and not the model."
     )
     how = f"graft compare {base.model} {base.version} {number} TEST.csv"
-    return [figures, why, f"To measure both on one test: {how}"]
+    return [figures, why, f"to measure both on the same rows: {how}"]
 
 
 def _figure(report: Report) -> str:

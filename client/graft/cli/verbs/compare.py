@@ -107,7 +107,7 @@ def _measure(
         said = {"sentence": measured.sentence(found), "mended": found.mended, "broken": found.broken}
         terminal.json(plain(found) | said | lines | refused(rows) | {"notes": notes})
     else:
-        measured.show(terminal, found, examples, rows, most=args.changes)
+        measured.show(terminal, found, examples, rows, most=args.changes, written=args.output is not None)
     say_refusals(terminal, (), 0, rows, args)
     if output is not None:
         terminal.say(f"{len(found.changes):,} changed answers: {output}")

@@ -58,7 +58,7 @@ def run(args: argparse.Namespace, _: Client, terminal: Terminal) -> None:
         import shtab  # noqa: PLC0415  (only this verb needs it)
     except ModuleNotFoundError:
         raise DataError("completion needs the package shtab: pip install 'graft-serve[cli]'") from None
-    parser = args.grammar
+    parser = args.grammar()
     for action in _actions(parser):
         if action.metavar == "MODEL":
             action.complete = _MODEL_NAMES  # type: ignore[attr-defined]
