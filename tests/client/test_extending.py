@@ -351,3 +351,16 @@ def test_the_task_of_what_is_extended_is_that_of_rows_that_do_not_tell(answered:
     ground.require_task("single-label", "rows.csv")
     with pytest.raises(graft.DataError, match="--replace"):
         ground.require_task("regression", "rows.csv")
+
+
+@pytest.mark.parametrize(
+    "base", [{"base_alias": "live"}, {"base_alias": "live", "match_content": True}, {"base_version": 2, "match_content": True}]
+)
+def test_a_server_that_does_not_know_how_to_extend_is_sent_no_example(base: dict[str, Any]) -> None:
+    with scripted.serving(scripted.Scripted()) as (script, target), graft.Client(target) as client:
+        with pytest.raises(graft.errors.UnimplementedError, match="older than this client") as caught:
+            client.adapt("m", [(LOCK, "lock"), (BILL, "bill")], **base)
+        assert caught.value.reason == "SERVER_TOO_OLD"
+        assert "Adapt" not in script.calls
+        client.adapt("m", [(LOCK, "lock"), (BILL, "bill")], base_version=2)
+        assert script.calls["Adapt"]

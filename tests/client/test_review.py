@@ -188,8 +188,21 @@ def test_tab_completes_what_is_typed_and_lists_what_fits(typed):
     assert "card  card lost" in terminal.err.file.getvalue()
     typed(b"xy\x7f\x7fb\t\r")
     assert keys.text("label", CLASSES) == "bill"
-    typed("é\x1b[A".encode())
+    typed(b"\x1b")
     assert keys.text("label", CLASSES) is None
+
+
+def test_keys_without_a_character_are_no_answer(typed):
+    _, keys = typed(b"\x1b[A\x1b[1;5C\x1b[15~\x1bOP\x1b[[A\x1bxk")
+    assert keys.command("?") == "k"
+    typed(b"\x1b[Db\x1b[Cill\x1bOH\r")
+    assert keys.text("label", CLASSES) == "bill"
+
+
+def test_what_is_taken_back_is_taken_off_the_screen(typed):
+    terminal, keys = typed("bi🙂\x7fx\x7f\t\r".encode())
+    assert keys.text("label", CLASSES) == "bill"
+    assert terminal.err.file.getvalue().endswith("bi🙂\b \b\b \bx\b \b\b \b\b \bbill\n")
 
 
 def test_ctrl_c_asks_what_becomes_of_the_decisions(typed):

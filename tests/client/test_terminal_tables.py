@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import sys
 
 import pytest
 from rich.cells import cell_len
@@ -83,3 +84,46 @@ def test_in_a_file_each_row_is_one_whole_line() -> None:
     assert "…" not in "".join(lines)
     assert "two\\nlines, and\\ta tab; 私のカードはどこですか" in lines[2]
     assert len(shown(None, facts=True)) == len(COLUMNS)
+
+
+HOSTILE = "\x1b[31mred\x9b2J\x07\x1b]52;c;aGk=\x07 \u202eturned"
+"""Changes the colour, clears the screen, rings, writes to the clipboard, and turns the line round."""
+
+
+@pytest.mark.parametrize(
+    "write",
+    [
+        lambda terminal: terminal.table(COLUMNS, [(HOSTILE,) * len(COLUMNS)]),
+        lambda terminal: terminal.facts({HOSTILE: HOSTILE}),
+        lambda terminal: terminal.heading(HOSTILE, 1, HOSTILE),
+        lambda terminal: terminal.found("advice", HOSTILE),
+        lambda terminal: terminal.error(HOSTILE),
+        lambda terminal: terminal.note(HOSTILE),
+        lambda terminal: terminal.say(HOSTILE),
+        lambda terminal: terminal.remark(HOSTILE),
+        lambda terminal: terminal.line(HOSTILE),
+        lambda terminal: terminal.json({"label": HOSTILE}),
+    ],
+)
+def test_nothing_that_comes_from_outside_acts_on_a_terminal(write, monkeypatch):
+    monkeypatch.setattr(sys, "stdout", Screenful())
+    monkeypatch.setattr(sys, "stderr", Screenful())
+    monkeypatch.setenv("NO_COLOR", "1")
+    monkeypatch.setenv("TERM", "dumb")
+    write(Terminal())
+    shown = f"{sys.stdout.getvalue()}{sys.stderr.getvalue()}"
+    assert "red" in shown
+    assert "turned" in shown
+    assert not any(it in shown for it in "\x1b\x9b\x07\u202e")
+
+
+def test_what_goes_to_a_file_is_as_it_is(capsys):
+    Terminal().table(["label"], [(HOSTILE,)])
+    assert HOSTILE in capsys.readouterr().out
+
+
+class Screenful(io.StringIO):
+    """A terminal, as far as a program can see."""
+
+    def isatty(self) -> bool:
+        return True

@@ -19,6 +19,8 @@ from graft._records.reports import (
     TuningReport,
 )
 
+_TURNING: Final = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
+"""Characters that set the direction in which what follows is written, beyond the end of the text that has them."""
 LEAST_GAIN: Final = 0.0005
 """Of accuracy: what rounds to less than 0.1 points is no gain."""
 LEAST_RECALL: Final = 0.01
@@ -77,8 +79,10 @@ def score(report: Report, *, interval: bool = False) -> str:
 
 
 def printable(text: str) -> str:
-    """A text from outside, without what would move a terminal's cursor or change its colours."""
-    return "".join(it if it in "\n\t" or unicodedata.category(it) != "Cc" else "\ufffd" for it in text)
+    """A text from outside, without what would move a terminal's cursor, change its colours or turn its lines round."""
+    return "".join(
+        it if it in "\n\t" or (unicodedata.category(it) != "Cc" and it not in _TURNING) else "\ufffd" for it in text
+    )
 
 
 def in_short(report: Report) -> str:

@@ -25,7 +25,7 @@ from graft._records.extensions import Extension, extension_if
 from graft._records.records import NOTHING_TOLD, Progress, live_of, progress_of, rejection_of
 from graft._records.report_messages import report_of
 from graft._records.told import AdaptProgress, AdaptResult, Outcome, outcome_of
-from graft._streams.extending import FEWER, far_fewer
+from graft._streams.extending import FEWER, far_fewer, not_extended
 from graft._streams.limits import BATCH_BYTES, BATCH_EXAMPLES, BATCH_WAIT_S, Limits
 from graft._transport.progress_timeout import gave_up
 from graft._transport.retry import Backoff, is_resumable
@@ -377,6 +377,9 @@ class AdaptExchange:
     def _receive_started(self, started: adaptation_pb2.Started) -> None:
         if started.next_sequence < self._durable:
             self.fail(self._lost(started.next_sequence))
+            return
+        if not self._ever_started and (unknown := not_extended(self._start, started)) is not None:
+            self.fail(unknown)
             return
         if self._append and not self._ever_started:
             self._first = started.next_sequence

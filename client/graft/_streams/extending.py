@@ -10,6 +10,7 @@ from typing import Final
 from graft._records.records import Adaptation, Model, Version
 from graft._records.told import AdaptResult
 from graft._streams.options import AdaptOptions
+from graft.errors import GraftError, UnimplementedError
 from graft.v1 import adaptation_pb2, report_pb2
 
 FEWER = logging.getLogger("graft.fewer_examples")
@@ -70,6 +71,22 @@ def meanwhile(result: AdaptResult, began: Adaptation, versions: Iterable[Version
         f"the examples that they added. With base_version={between[-1]} the same examples make a version of both"
     )
     return replace(result, meanwhile=tuple(between), notices=(*result.notices, notice))
+
+
+def not_extended(start: adaptation_pb2.AdaptStart, started: adaptation_pb2.Started) -> GraftError | None:
+    """The error where a server passed over that an adaptation is to go on from a version; None where it did not.
+
+    A server that is older than the fields `base_alias` and `match_content` would make a version of the new examples
+    alone, or double those that are sent again. It is asked before it has any of them.
+    """
+    if started.HasField("extension") or not (start.base_alias or (start.base_version and start.match_content)):
+        return None
+    return UnimplementedError(
+        "The server does not know how to go on from a version by its alias, or to match examples by their content: it "
+        "is older than this client. It was sent no example. Update it.",
+        reason="SERVER_TOO_OLD",
+        domain="graft",
+    )
 
 
 def far_fewer(version: int, report: report_pb2.Report, live: adaptation_pb2.LiveVersion | None) -> str:

@@ -14,6 +14,8 @@ from rich.console import Group, RenderableType
 from rich.markup import escape
 from rich.table import Table
 
+from graft._report.words import printable
+
 _NUMBERS: Final = frozenset(
     {"accuracy", "classes", "evaluated", "examples", "F1", "features", "latest", "layers", "live", "log-loss"}
     | {"macro-F1", "newest", "precision", "probability", "recall", "times", "tokens", "version", "versions"}
@@ -128,5 +130,5 @@ def _padded(cell: str, width: int, *, right: bool = False) -> str:
 
 def _shown(cell: str) -> str:
     """A cell on a terminal: on one line, and not longer than can be read."""
-    text = " ".join(cell.split())
+    text = printable(" ".join(cell.split()))
     return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 1]}…"

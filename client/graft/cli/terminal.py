@@ -7,7 +7,6 @@ import sys
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, Final, Literal
 
-from rich.console import Console
 from rich.markup import escape
 
 from graft._records.answer_columns import reason_of
@@ -19,6 +18,7 @@ from graft.cli.bars import AdaptBar, CountBar, WatchBar
 from graft.cli.interrupts import Interrupts
 from graft.cli.live import not_live
 from graft.cli.plain import plain
+from graft.cli.screens import Screen
 from graft.cli.spoken import spoken
 from graft.cli.tables import drawn, drawn_facts, fact_lines, lines, rows_of
 
@@ -38,16 +38,16 @@ class Terminal:
         self.interrupts = interrupts or Interrupts()
         # A file or a pipe has no width; rich would take 80 columns and fold names.
         width = None if sys.stdout.isatty() else _UNLIMITED_WIDTH
-        self.out = Console(highlight=False, soft_wrap=True, width=width)
-        self.err = Console(highlight=False, soft_wrap=True, stderr=True)
+        self.out = Screen(highlight=False, soft_wrap=True, width=width)
+        self.err = Screen(highlight=False, soft_wrap=True, stderr=True)
 
     def say(self, text: str) -> None:
         """A line about what is going on."""
         self.err.print(escape(text))
 
     def line(self, text: str) -> None:
-        """A line of the result, as it is: rich would make spaces of tabs."""
-        self.out.file.write(f"{text}\n")
+        """A line of the result, as it is, but for what would act on a terminal: rich would make spaces of tabs."""
+        self.out.file.write(f"{words.printable(text) if self.out.is_terminal else text}\n")
 
     def error(self, text: str) -> None:
         """What went wrong, in one line."""

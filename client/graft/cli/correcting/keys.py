@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import codecs
+import re
 from collections import deque
 from collections.abc import Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Self
 
+from rich.cells import cell_len
 from rich.markup import escape
 
 if TYPE_CHECKING:
@@ -28,6 +30,8 @@ _NAMED: Final = {
     "\b": BACKSPACE,
     "\x1b": ESCAPE,
 }
+_SEQUENCE: Final = re.compile(r"\x1b(?:\[\[?[0-?]*[ -/]*[@-~]|O[0-9;]*[ -~]|[^\x1b])", re.DOTALL)
+"""What a terminal sends for a key without a character, or for one with Alt. They arrive at once, which no person types."""
 _READ_BYTES: Final = 4096
 _SHOWN: Final = 12
 """Labels that are listed at once."""
@@ -95,8 +99,8 @@ class Keys:
                 return typed.strip()
             if key == BACKSPACE:
                 if typed:
+                    self._take_back(typed[-1])
                     typed = typed[:-1]
-                    self._print("\b \b")
             elif key == TAB:
                 typed = self._completed(question, typed, words)
             elif key is not None and len(key) == 1 and key.isprintable():
@@ -115,8 +119,15 @@ class Keys:
             self._print(f"\n[dim]{escape('  '.join(fitting[:_SHOWN]) or 'no label is like that')}{more}[/]\n")
             self._print(f"[bold]{escape(question)}[/] {escape(typed)}")
             return typed
-        self._print("\b \b" * len(typed) + escape(common))
+        self._take_back(typed)
+        self._print(escape(common))
         return common
+
+    def _take_back(self, typed: str) -> None:
+        """Takes what was typed last off the screen; rich would leave the backspaces out."""
+        file = self._terminal.err.file
+        file.write("\b \b" * cell_len(typed))
+        file.flush()
 
     def _key(self) -> str | None:
         while not self._ahead:
@@ -124,9 +135,8 @@ class Keys:
             if not data:
                 self._ended = True
                 return None
-            text = self._decoder.decode(data)
-            # An arrow or the like comes as several characters at once, which no person types.
-            self._ahead.extend(["\x1b"] if text.startswith("\x1b") else text)
+            # An arrow, a function key or the like is no answer.
+            self._ahead.extend(_SEQUENCE.sub("", self._decoder.decode(data)))
         key = self._ahead.popleft()
         return _NAMED.get(key, key)
 
