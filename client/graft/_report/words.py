@@ -81,7 +81,8 @@ def score(report: Report, *, interval: bool = False) -> str:
 def printable(text: str) -> str:
     """A text from outside, without what would move a terminal's cursor, change its colours or turn its lines round."""
     return "".join(
-        it if it in "\n\t" or (unicodedata.category(it) != "Cc" and it not in _TURNING) else "\ufffd" for it in text
+        it if it in "\n\t" or (unicodedata.category(it) != "Cc" and it not in _TURNING) else "\ufffd"
+        for it in text
     )
 
 

@@ -79,7 +79,9 @@ def not_extended(start: adaptation_pb2.AdaptStart, started: adaptation_pb2.Start
     A server that is older than the fields `base_alias` and `match_content` would make a version of the new examples
     alone, or double those that are sent again. It is asked before it has any of them.
     """
-    if started.HasField("extension") or not (start.base_alias or (start.base_version and start.match_content)):
+    if started.HasField("extension") or not (
+        start.base_alias or (start.base_version and start.match_content)
+    ):
         return None
     return UnimplementedError(
         "The server does not know how to go on from a version by its alias, or to match examples by their content: it "

@@ -18,6 +18,7 @@ class Screen(Console):
     """
 
     def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
+        """The segments that rich makes, with texts that act on nothing."""
         for segment in super().render(renderable, options):
             if segment.control or segment.text.isprintable():
                 yield segment

@@ -31,7 +31,7 @@ _NAMED: Final = {
     "\x1b": ESCAPE,
 }
 _SEQUENCE: Final = re.compile(r"\x1b(?:\[\[?[0-?]*[ -/]*[@-~]|O[0-9;]*[ -~]|[^\x1b])", re.DOTALL)
-"""What a terminal sends for a key without a character, or for one with Alt. They arrive at once, which no person types."""
+"""What a terminal sends for a key without a character, or with Alt: at once, which no person types."""
 _READ_BYTES: Final = 4096
 _SHOWN: Final = 12
 """Labels that are listed at once."""
