@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from graft_server.cli import build_parser
 from graft_server.domain.errors import InvalidError
 from graft_server.settings import Settings, load
 
@@ -142,3 +143,23 @@ def test_a_bad_variable_is_named():
 def test_backbones_are_loaded_on_use_by_name(named, expected):
     flags = {"backbones": ["a=./a", "b=./b", "c=./c"], "load_on_use": named}
     assert load(flags, {}).backbones_on_use == expected
+
+
+def test_every_setting_of_memory_and_of_how_much_at_once_can_be_a_flag():
+    flags = {
+        "cores": "3",
+        "tuning-workers": "2",
+        "tuning-memory-mb": "4000",
+        "heads-memory-mb": "64",
+        "tuned-memory-mb": "80",
+        "publications": "5",
+    }
+    asked = build_parser().parse_args(["serve", *(f"--{name}={value}" for name, value in flags.items())])
+    assert load(vars(asked), {}) == Settings(
+        cores=3,
+        tuning_workers=2,
+        tuning_memory_mb=4000,
+        heads_memory_mb=64,
+        tuned_memory_mb=80,
+        publications=5,
+    )

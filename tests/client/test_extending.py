@@ -102,6 +102,7 @@ def test_the_asyncio_client_extends_too(target: str, name: str) -> None:
     assert str(result.extension) == "version 1: 12 examples + 2 new"
 
 
+@pytest.mark.slow
 def test_another_version_may_be_extended_by_number_or_alias(client: graft.Client, name: str) -> None:
     client.adapt(name, few())
     client.adapt(name, few(20))

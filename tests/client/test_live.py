@@ -84,6 +84,15 @@ def test_adapt_tells_its_progress(client: graft.Client) -> None:
     assert seen[-1].stage == "published"
     assert seen[-1].acknowledged == 24
     assert [progress.acknowledged for progress in seen] == sorted(progress.acknowledged for progress in seen)
+    assert [progress.elapsed_s for progress in seen] == sorted(progress.elapsed_s for progress in seen)
+    training = [progress for progress in seen if progress.commit_id]
+    fractions = [progress.fraction for progress in training]
+    assert fractions == sorted(fractions)
+    assert fractions[-1] == 1
+    # What is not read in time coalesces to the newest.
+    encoding = [progress for progress in training if progress.stage == "encoding"]
+    assert {(it.total, it.unit) for it in encoding} <= {(24, "examples")}
+    assert all(it.done <= it.total for it in training if it.total)
 
 
 def test_an_error_of_the_progress_callback_reaches_the_caller(client: graft.Client) -> None:

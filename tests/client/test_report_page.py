@@ -483,7 +483,7 @@ def test_an_accuracy_has_its_interval_beside_it_wherever_it_is_shown() -> None:
     event = graft.Event(1, None, "published", version=2, commit_id="c", report=value)
     assert phrases.describe(event) == f"published version 2, accuracy {shown} (commit c)"
     assert "95% interval 73.0 to 88.0" in page(version(value))
-    assert shown == words.score(value, interval=True)
+    assert words.score(value, interval=True) == "81.4% (73-88)"
 
 
 def printed(value: graft.Report) -> str:

@@ -211,6 +211,20 @@ def test_true_and_false_are_names_of_classes_and_that_is_said_once(caplog: pytes
     assert caplog.messages == [found.notes[0]]
 
 
+def test_columns_that_look_swapped_are_asked_about_before_anything_is_sent(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    frame = pd.DataFrame(
+        {"text": ["spam", "ham"] * 10, "label": [f"a text of many words, {n}" for n in range(20)]}
+    )
+    taken(frame)
+    assert "inputs and labels look swapped" in caplog.text
+    assert "give input='label' and label='text', if these are meant" in caplog.text
+    caplog.clear()
+    taken(frame, input="label", label="text")
+    assert caplog.text == ""
+
+
 def test_codes_that_a_missing_one_made_floats_are_codes() -> None:
     frame = pd.DataFrame({"text": list("abcdefg"), "label": [0, 1, 2, 0, 1, 2, None]})
     found = taken(frame)
@@ -244,6 +258,35 @@ def test_rows_are_named_by_position_and_by_an_index_of_their_own() -> None:
     assert taken(frame).table.place(2) == "row 2"
     assert taken(frame[frame.text != "b"]).table.place(1) == "row 1 (index 2)"
     assert taken(frame.set_index(pd.Index(["p", "q", "r"]))).table.place(1) == "row 1 (index 'q')"
+
+
+class Watched(pd.DataFrame):  # type: ignore[misc]
+    """A frame that notes which columns are read."""
+
+    read: set[str] = set()  # noqa: RUF012
+
+    @property
+    def _constructor(self) -> Any:
+        return Watched
+
+    @property
+    def iloc(self) -> Any:
+        return self
+
+    def __getitem__(self, place: Any) -> Any:
+        rows = super().iloc
+        if isinstance(place, tuple):
+            Watched.read.add(self.columns[place[1]])
+        return rows[place]
+
+
+def test_columns_that_nobody_asks_for_are_not_read_but_the_first_rows() -> None:
+    Watched.read.clear()
+    frame = Watched({"text": ["a"] * 5, "label": ["x"] * 5, "others": [1] * 5, "more": [2] * 5})
+    found = taken(frame)
+    Watched.read.clear()
+    assert len(list(found.changes)) == 5
+    assert Watched.read == {"text", "label"}
 
 
 def test_levels_of_an_index_that_have_names_are_columns_too() -> None:
@@ -313,6 +356,11 @@ def test_data_files_and_folders_are_tables_too(tmp_path: Path) -> None:
         graft.DataError, match=r"no column 'label'; the columns are: Text, intent; .*label='COLUMN'"
     ):
         taken(path)
+    (tmp_path / "latin.csv").write_bytes(
+        ("text,label\n" + "".join(f"caf\u00e9 {n},x\n" for n in range(9))).encode("cp1252")
+    )
+    with pytest.raises(graft.DataError, match=r"give encoding='\w+' of graft\.read_examples"):
+        taken(tmp_path / "latin.csv")
     with pytest.raises(graft.DataError, match=r"none\.csv: No such file"):
         taken(tmp_path / "none.csv")
     for name in ("a", "b"):
@@ -384,6 +432,11 @@ def test_what_is_wrong_with_a_table_is_said_in_the_terms_of_the_client(
         ("; --label-cells keep keeps it", "label_cells='keep' keeps it"),
         ("that --label a-b can be", "label='a-b' can be"),
         ("the label '--x' is", "the label '--x' is"),
+        ("give --encoding cp1252, if", "give encoding='cp1252' of graft.read_examples, if"),
+        ("with --columns A,B,…", "with columns=['A', 'B', '…'] of graft.read_examples"),
+        ("or --quote '\"' if", "or quote='\"' of graft.read_examples if"),
+        ("--columns names a column", "columns of graft.read_examples names a column"),
+        ("--encoding: 'x' is no", "encoding of graft.read_examples: 'x' is no"),
     ],
 )
 def test_options_of_the_command_line_become_arguments(said: str, meant: str) -> None:

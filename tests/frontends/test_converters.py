@@ -141,6 +141,17 @@ def test_where_an_example_came_from_does_not_tell_a_repeat_from_another_change()
     assert confirmed.content != plain.content
 
 
+def test_it_is_known_whether_an_example_came_with_a_weight():
+    weights = [types_pb2.Example(weight=1.0), types_pb2.Example(weight=0.0), types_pb2.Example()]
+    for it in weights:
+        it.input.text = "x"
+    changes = [adaptation_pb2.ExampleChange(upsert=it) for it in weights]
+    changes.append(adaptation_pb2.ExampleChange(delete_id="x"))
+    sent = writer_message(adaptation_pb2.AdaptRequest(examples=adaptation_pb2.ExampleBatch(changes=changes)))
+    assert isinstance(sent, ExamplesMessage)
+    assert [it.weighted for it in sent.changes] == [True, True, False, False]
+
+
 def test_an_evaluations_fields_are_those_of_its_request():
     examples = [
         types_pb2.Example(label="a"),

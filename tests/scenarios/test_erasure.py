@@ -39,7 +39,7 @@ def rows_of(few: list[tuple[str, str]]) -> list[Any]:
     """Rows of which one is a person's, with a rejected one of theirs too."""
     return [
         *(upsert(text, label, id=f"row-{n}") for n, (text, label) in enumerate(few)),
-        upsert(PRIVATE, "lock", id="theirs", subject="zebulon"),
+        upsert(PRIVATE, "lock", id="theirs", subject="zebulon", origin="zebulon.csv:7"),
         upsert(PRIVATE, "zebulon-" + "x" * 300, id="refused", subject="zebulon"),
     ]
 

@@ -60,19 +60,19 @@ def test_an_alias_is_what_it_points_at_when_the_adaptation_starts(wire, taught, 
         assert (failure.code, failure.reason) == (StatusCode.FAILED_PRECONDITION, "START_MISMATCH")
 
 
-def test_an_alias_that_there_is_not_is_not_found(wire, taught, model):
-    failure = wire.adapt(model=taught, base_alias="champion").failure()
+def test_an_alias_that_there_is_not_is_not_found(wire, few_model, model):
+    failure = wire.adapt(model=few_model, base_alias="champion").failure()
     assert (failure.code, failure.reason) == (StatusCode.NOT_FOUND, "ALIAS_NOT_FOUND")
     assert "'champion'" in failure.message
     failure = wire.adapt(model=f"{model}-none", base_alias="live", validate_only=True).failure()
     assert (failure.code, failure.reason) == (StatusCode.NOT_FOUND, "MODEL_NOT_FOUND")
 
 
-def test_an_adaptation_goes_on_from_one_version(wire, taught):
-    failure = wire.adapt(model=taught, base_alias="live", base_version=1).failure()
+def test_an_adaptation_goes_on_from_one_version(wire, few_model):
+    failure = wire.adapt(model=few_model, base_alias="live", base_version=1).failure()
     assert (failure.code, failure.reason) == (StatusCode.INVALID_ARGUMENT, "BASE_AMBIGUOUS")
     assert "start.base_version is 1" in failure.message
-    failure = wire.adapt(model=taught, base_alias="live", task=types_pb2.TASK_REGRESSION).failure()
+    failure = wire.adapt(model=few_model, base_alias="live", task=types_pb2.TASK_REGRESSION).failure()
     assert (failure.reason, failure.fields) == ("TASK_MISMATCH", ["start.base_alias"])
     assert "version 1" in failure.message
 
@@ -116,6 +116,7 @@ def test_every_answer_says_what_came_of_the_rows(wire, taught, few):
     assert removed[1] == "bill"
 
 
+@pytest.mark.slow
 def test_labels_that_were_declared_stay_declared(wire, model, few):
     labels = [types_pb2.Label(name=it, description=f"a {it}") for it in ("lock", "key", "bill")]
     wire.publish(model, few, labels=labels)

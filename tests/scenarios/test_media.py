@@ -564,7 +564,9 @@ def test_the_command_line_adapts_to_a_folder_tree_and_to_a_column_of_paths(
 
     graft("adapt", model, str(tmp_path / "tree"), "--backbone", backbone)
     columns = ("--path", "file", "--label", "kind")
-    graft("adapt", model, str(tmp_path / "data.csv"), *columns, "--backbone", backbone)
+    again = json.loads(graft("adapt", model, str(tmp_path / "data.csv"), *columns))
+    assert (again["version"], again["extension"]["unchanged"]) == (1, 12)  # the same files: nothing is new
+    graft("adapt", model, str(tmp_path / "data.csv"), *columns, "--backbone", backbone, "--replace")
     versions = media.model.ListVersions(model_pb2.ListVersionsRequest(model=model)).versions
     assert [it.report.examples for it in versions] == [12, 12]
     for label in ("red", "blue"):

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 
 from graft_server.jobs.job import Progress
 from graft_server.training.steps import Steps
+from graft_server.training.tasks.multi_label.selection import select_multi_label
+from graft_server.training.tasks.regression.selection import select_regression
 
 
 def test_the_share_that_is_done_is_that_of_the_cost():
@@ -78,3 +82,22 @@ def test_ticks_move_on_within_a_step_and_never_past_it():
         assert told[-1].done == 0
     assert told[-1].fraction == pytest.approx(0.5)
     assert all(one.fraction <= other.fraction for one, other in itertools.pairwise(told))
+
+
+@pytest.mark.parametrize("task", ["multi_label", "regression"])
+def test_every_task_tells_of_its_candidates_to_the_end(
+    task: str, make_labelled_set: Callable[..., Any], make_valued_set: Callable[..., Any]
+) -> None:
+    told: list[Progress] = []
+    if task == "multi_label":
+        select_multi_label(make_labelled_set(120), seed=0, steps=Steps(told.append))
+    else:
+        select_regression(make_valued_set(120), seed=0, steps=Steps(told.append))
+    fractions = [it.fraction for it in told]
+    assert fractions == sorted(fractions)
+    assert fractions[0] == 0
+    assert fractions[-1] == pytest.approx(1)
+    assert list(dict.fromkeys(it.stage for it in told)) == ["checking", "selecting", "fitting", "measuring"]
+    tried = [it for it in told if it.stage == "selecting"]
+    assert {it.unit for it in tried} == {"candidates"}
+    assert tried[-1].done == tried[-1].total > 3

@@ -77,7 +77,10 @@ def several_examples(given: T) -> T:
     if isinstance(given, AsyncIterable):
         return given
     if isinstance(given, str | bytes | bytearray | memoryview):
-        raise TypeError(f"examples must be several pairs (input, label), not one {type(given).__name__}")
+        absent = f": there is no file or folder {given!r:.80}" if isinstance(given, str) else ""
+        raise TypeError(
+            f"examples must be several pairs (input, label), not one {type(given).__name__}{absent}"
+        )
     _checked(given, "examples", "examples.items()", "zip(examples[{0!r}], examples[{1!r}])")
     return given
 

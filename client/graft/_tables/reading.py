@@ -94,11 +94,11 @@ class TableExamples(TableRows):
         super().__init__(source)
         columns = _fitted(source, asked.columns)
         survey = Survey(source, columns)
-        self._rows = source.rows()
+        self._rows = _narrowed(source, columns).rows()
         self._first: list[Row | RowError] = []
         if source.whole:
-            look(source.rows(), survey)
             with _arguments():
+                look(_narrowed(source, columns).rows(), survey)
                 survey.absent.require()
         else:
             self._look_ahead(survey)
@@ -111,6 +111,10 @@ class TableExamples(TableRows):
             )
         found = survey.reading(task, asked.label_cells, whole=source.whole)
         self.notes = (*source.remarks, *(as_arguments(it) for it in found.notes))
+        if said := survey.swap.said():
+            LOG.warning(
+                "%s: give input=%r and label=%r, if these are meant", said, columns.label, columns.input
+            )
         if found.doubt:
             LOG.warning("%s", as_arguments(found.doubt))
         self.task = found.columns.task
@@ -126,7 +130,8 @@ class TableExamples(TableRows):
     def rows(self) -> Iterator[Row | RowError]:
         """All rows, those that were looked at first."""
         yield from self._first
-        yield from self._rows
+        with _arguments():
+            yield from self._rows
 
     def example(self, row: Row | RowError) -> Example:
         """The example of the next row; one without an input, if it is none."""
@@ -182,7 +187,7 @@ class TableInputs(TableRows):
 
     def __iter__(self) -> Iterator[Input]:
         """The inputs, one for each row; see `input` and `end`."""
-        for row in self.source.rows():
+        for row in _narrowed(self.source, self._columns).rows():
             yield self.input(row)
         self.end()
 
@@ -222,6 +227,13 @@ class _arguments:  # noqa: N801 - a context manager, written as others are
 def _fitted(source: Source, columns: Columns) -> Columns:
     with _arguments():
         return source.fitted(columns)
+
+
+def _narrowed(source: Source, columns: Columns) -> Source:
+    """The source with no more columns than these, if it is a frame."""
+    if not isinstance(source, Frame):
+        return source
+    return source.narrowed({*columns.named.values(), *columns.labels_from})
 
 
 def _input_of(source: Source, row: Row, columns: Columns) -> Input:

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import importlib
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar, Final, Protocol
 
@@ -22,11 +22,17 @@ from graft._tables.stored import StoredRows, is_stored
 
 _CHUNK: Final = 4_096
 """So many rows are turned into Python's own values at once."""
+_SPLIT_CHUNK: Final = 256
+"""So many of a split, whose rows may be images."""
 _SAMPLE: Final = 100
 """So many rows show how numbers are written."""
 
 Cells = Sequence[Sequence[Any]]
 """The cells of some rows: one sequence for each column."""
+
+
+Chunks = Callable[[Sequence[int], int], Iterable[Cells]]
+"""Gives the cells of the columns at some places, so many rows at a time."""
 
 
 class Source(Protocol):
@@ -74,14 +80,16 @@ class Frame:
     """What messages call it."""
     names: tuple[str, ...]
     """The names of its columns."""
-    chunks: Callable[[Sequence[int]], Iterable[Cells]]
-    """Gives the cells of the columns at these places, some rows at a time."""
+    chunks: Chunks
+    """Gives the cells of the columns at these places, so many rows at a time at most."""
     whole: bool = True
     """Whether its rows can be read more than once."""
     label_of_row: Callable[[int], str] = _nothing
     """What a row is called where that is not its position; else ""."""
     only: str = ""
     """The column, if it has one only."""
+    wanted: Collection[str] | None = None
+    """The columns that its rows have; None: all."""
 
     folder = Path()
     unit = "row"
@@ -100,17 +108,23 @@ class Frame:
         """
         sample: list[Sequence[Any]] = []
         if self.whole:
-            for cells in self.chunks(range(len(self.names))):
-                sample = [*zip(*(column[:_SAMPLE] for column in cells), strict=True)]
+            for cells in self.chunks(range(len(self.names)), _SAMPLE):
+                sample = [*zip(*cells, strict=True)]
                 break
         return fitted(columns, Header(self.names, sample, given=True), self.name)
 
+    def narrowed(self, wanted: Collection[str]) -> Frame:
+        """The same table with these columns alone: the others cost time."""
+        return replace(self, wanted=frozenset(wanted))
+
     def rows(self) -> Iterator[Row | RowError]:
         """The rows, by position from 0."""
-        wanted = [at for at, name in enumerate(self.names) if name]
+        wanted = [
+            at for at, name in enumerate(self.names) if name and (self.wanted is None or name in self.wanted)
+        ]
         names = [self.names[at] for at in wanted]
         position = 0
-        for cells in self.chunks(wanted):
+        for cells in self.chunks(wanted, _CHUNK):
             for row in zip(*cells, strict=True):
                 yield Row(position, dict(zip(names, row, strict=True)), unit="row")
                 position += 1
@@ -216,9 +230,9 @@ def _of_pandas(given: Any) -> Frame:
     ]
     own = len(names)
 
-    def chunks(wanted: Sequence[int]) -> Iterator[Cells]:
-        for start in range(0, len(given), _CHUNK):
-            part = given.iloc[start : start + _CHUNK]
+    def chunks(wanted: Sequence[int], size: int) -> Iterator[Cells]:
+        for start in range(0, len(given), size):
+            part = given.iloc[start : start + size]
             yield [
                 part.iloc[:, at].tolist()
                 if at < own
@@ -239,9 +253,7 @@ def _of_pandas(given: Any) -> Frame:
     )
 
 
-def _frame(
-    name: str, names: Iterable[str], chunks: Callable[[Sequence[int]], Iterable[Cells]], *, whole: bool = True
-) -> Frame:
+def _frame(name: str, names: Iterable[str], chunks: Chunks, *, whole: bool = True) -> Frame:
     named = tuple(names)
     return Frame(name, named, chunks, whole=whole, only=named[0] if len(named) == 1 else "")
 
@@ -249,22 +261,22 @@ def _frame(
 def _of_polars(given: Any) -> Frame:
     frame = given.collect() if type(given).__name__ == "LazyFrame" else given
 
-    def chunks(wanted: Sequence[int]) -> Iterator[Cells]:
-        for start in range(0, len(frame), _CHUNK):
-            part = frame.slice(start, _CHUNK)
+    def chunks(wanted: Sequence[int], size: int) -> Iterator[Cells]:
+        for start in range(0, len(frame), size):
+            part = frame.slice(start, size)
             yield [part.to_series(at).to_list() for at in wanted]
 
     return _frame(_called(given), frame.columns, chunks)
 
 
 def _of_arrow(given: Any) -> Frame:
-    def chunks(wanted: Sequence[int]) -> Iterator[Cells]:
+    def chunks(wanted: Sequence[int], size: int) -> Iterator[Cells]:
         batches = given if type(given).__name__ == "RecordBatchReader" else None
         if batches is None:
-            batches = given.to_batches(max_chunksize=_CHUNK) if hasattr(given, "to_batches") else [given]
+            batches = given.to_batches(max_chunksize=size) if hasattr(given, "to_batches") else [given]
         for batch in batches:
-            for start in range(0, batch.num_rows, _CHUNK):
-                part = batch.slice(start, _CHUNK)
+            for start in range(0, batch.num_rows, size):
+                part = batch.slice(start, size)
                 yield [part.column(at).to_pylist() for at in wanted]
 
     whole = type(given).__name__ != "RecordBatchReader"
@@ -290,9 +302,9 @@ def _of_split(given: Any) -> Frame:
     features = given.features
     plain = given.with_format("arrow")
 
-    def chunks(wanted: Sequence[int]) -> Iterator[Cells]:
+    def chunks(wanted: Sequence[int], size: int) -> Iterator[Cells]:
         named = [names_of_codes(features[given.column_names[at]]) for at in wanted]
-        for batch in plain.iter(batch_size=_CHUNK // 4):
+        for batch in plain.iter(batch_size=min(size, _SPLIT_CHUNK)):
             yield [
                 [name(it) for it in batch.column(at).to_pylist()] if name else batch.column(at).to_pylist()
                 for at, name in zip(wanted, named, strict=True)
@@ -317,9 +329,9 @@ def _of_streamed_split(given: Any) -> Records:
 def _of_records(given: Any) -> Frame:
     names: tuple[str, ...] = given.dtype.names
 
-    def chunks(wanted: Sequence[int]) -> Iterator[Cells]:
-        for start in range(0, len(given), _CHUNK):
-            part = given[start : start + _CHUNK]
+    def chunks(wanted: Sequence[int], size: int) -> Iterator[Cells]:
+        for start in range(0, len(given), size):
+            part = given[start : start + size]
             yield [part[names[at]].tolist() for at in wanted]
 
     return _frame("the array of records", names, chunks)
@@ -336,9 +348,9 @@ def _of_columns(given: Mapping[Any, Any]) -> Frame:
         raise DataError(f"the dict of columns has columns of different lengths ({listed})")
     columns = [values_of(it) for it in given.values()]
 
-    def chunks(wanted: Sequence[int]) -> Iterator[Cells]:
+    def chunks(wanted: Sequence[int], size: int) -> Iterator[Cells]:
         if columns and len(columns[0]):
-            yield [columns[at] for at in wanted]
+            yield [columns[at][:size] if size < _CHUNK else columns[at] for at in wanted]
 
     return _frame("the dict of columns", lengths, chunks)
 

@@ -156,4 +156,6 @@ class CountBar(Bar):
         self._tell(f"{self._what} {text}")
 
     def _tell(self, what: str) -> None:
-        self._count.tell(what, self._share or None, self._count.left_at(self._share))
+        # All may have been sent long before it is answered: how long that takes, nobody says.
+        share = self._share if 0 < self._share < 1 else None
+        self._count.tell(what, share, self._count.left_at(share or 0.0))

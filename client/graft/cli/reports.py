@@ -110,7 +110,7 @@ def _classes(terminal: Terminal, classes: Sequence[ClassReport], *, full: bool, 
         cells += [*([f"{entry.truncated:,}"] if cut else []), f"{entry.support:,}"]
         cells += [f"{entry.threshold:.2f}"] if sets else []
         figures = [words.percent(it) for it in (entry.precision, entry.recall, entry.f1)]
-        rows.append([*cells, *(figures if entry.f1 is not None else [words.NOT_MEASURED, "", ""])])
+        rows.append([*cells, *(figures if entry.f1 is not None else [words.NOT_MEASURED, "–", "–"])])
     terminal.table((*heads, "precision", "recall", "F1"), rows)
     if len(shown) < len(ordered):
         kind = "labels" if sets else "classes"
@@ -143,7 +143,7 @@ def _data(terminal: Terminal, data: DataReport, quotes: Quotes | None, *, full: 
                     it.suggested,
                     words.percent(it.suggested_probability),
                 )
-                for it in sorted(data.label_errors, key=lambda it: it.probability)[:most]
+                for it in sorted(data.label_errors, key=lambda it: -it.suggested_probability)[:most]
             ),
         )
     if data.conflicts:

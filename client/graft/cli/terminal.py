@@ -131,7 +131,8 @@ class Terminal:
     def found(self, kind: Literal["advice", "warning"], text: str) -> None:
         """What a person should know of a result."""
         color = {"advice": "cyan", "warning": "yellow"}[kind]
-        self.out.print(f"[{color}]{kind}:[/] {escape(spoken(text))}")
+        # A sentence is broken between words where there is a width.
+        self.out.print(f"[{color}]{kind}:[/] {escape(spoken(text))}", soft_wrap=not self.out.is_terminal)
 
     def table(
         self, columns: Sequence[str], rows: Iterable[Sequence[object]], *, whole: Collection[str] = ()

@@ -148,11 +148,12 @@ def select_regression(train: RegressionSet, *, seed: int, steps: Steps | None = 
     chosen = tried[0]
     steps.begin("fitting")
     features = chosen.valued.features.astype(np.float32)
-    interval = fit_interval(features, targets - chosen.predicted, weights, fold_of)
-    novelty = fit_novelty(
-        features, kinds, np.zeros(len(rows), np.float32), np.ones(len(rows), bool), fold_of, seed=seed
-    )
-    maps = tuple(unit.scaled(one, first=i == 0) for i, one in enumerate(chosen.fit()))
+    with steps.step(costs.fitting(len(rows), features.shape[1], 1)):
+        interval = fit_interval(features, targets - chosen.predicted, weights, fold_of)
+        novelty = fit_novelty(
+            features, kinds, np.zeros(len(rows), np.float32), np.ones(len(rows), bool), fold_of, seed=seed
+        )
+        maps = tuple(unit.scaled(one, first=i == 0) for i, one in enumerate(chosen.fit()))
     head = RegressionHead(
         chosen.kind,
         chosen.valued.view,
@@ -162,8 +163,9 @@ def select_regression(train: RegressionSet, *, seed: int, steps: Steps | None = 
         interval.spread,
         novelty,
     )
-    steps.begin("measuring")
-    report = _report(train, parts, head, tried, unit, interval=interval, kinds=kinds, seed=seed)
+    steps.begin("measuring", 1, "parts")
+    with steps.step(costs.curve(len(rows), features.shape[1], 1) + costs.figures(len(rows))):
+        report = _report(train, parts, head, tried, unit, interval=interval, kinds=kinds, seed=seed)
     return Selection(head, report)
 
 
