@@ -477,7 +477,7 @@ def test_an_interrupted_run_goes_on_by_its_version(
     with graft.Client(server.target) as client:
         client.adapt(model, few)
         with monkeypatch.context() as broken:
-            broken.setattr("graft.cli.program.Client", Breaking)
+            broken.setattr("graft.cli.running.Client", Breaking)
             broken.setattr(Breaking, "answers", 130)
             assert main(arguments) == 1
         part = (tmp_path / "out.csv.part").read_text()
@@ -504,7 +504,7 @@ def test_an_interrupted_run_is_not_mixed_with_another(
     arguments = ["predict", few_model, str(source), "--output", str(out), "--server", server.target]
     source.write_text("id,text\n" + "".join(f"{at},the lock {at}\n" for at in range(200)))
     with monkeypatch.context() as broken:
-        broken.setattr("graft.cli.program.Client", Breaking)
+        broken.setattr("graft.cli.running.Client", Breaking)
         broken.setattr(Breaking, "answers", 50)
         assert main(arguments) == 1
     before = (tmp_path / "out.csv.part").read_bytes()
