@@ -8,12 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.client.test_report_page import Reader, report, values_report
+from tests.client.test_report_page import Reader, report, sets_report, values_report
 
 import graft
 from graft._records.predictions import Predictions
+from graft._records.report_messages import report_of
 from graft._report.cells import scoped
 from graft.errors import InvalidArgumentError
+from graft.v1 import report_pb2
 
 EVIL = '</style></div><script>alert(1)</script><b onload="x">'
 
@@ -118,6 +120,8 @@ def test_every_result_shows_itself() -> None:
     nothing = Predictions([], "banking", 3, graft.Timings(0.0, 0.0, 0.0, 0.0))
     assert "No inputs." in shown(nothing).text
     assert "R²" in shown(values_report(40)).text
+    assert "Label by label" in shown(sets_report()).text
+    assert "too few examples" in shown(report_of(report_pb2.Report(examples=3, classes=2))).text
     nothing_known = dict.fromkeys(("accuracy", "macro_f1", "log_loss", "calibration_error"))
     assert "not measured" in shown(dataclasses.replace(evaluated(), examples=0, **nothing_known)).text
 

@@ -356,6 +356,11 @@ def test_data_files_and_folders_are_tables_too(tmp_path: Path) -> None:
         graft.DataError, match=r"no column 'label'; the columns are: Text, intent; .*label='COLUMN'"
     ):
         taken(path)
+    (tmp_path / "latin.csv").write_bytes(
+        ("text,label\n" + "".join(f"caf\u00e9 {n},x\n" for n in range(9))).encode("cp1252")
+    )
+    with pytest.raises(graft.DataError, match=r"give encoding='\w+' of graft\.read_examples"):
+        taken(tmp_path / "latin.csv")
     with pytest.raises(graft.DataError, match=r"none\.csv: No such file"):
         taken(tmp_path / "none.csv")
     for name in ("a", "b"):
@@ -427,6 +432,11 @@ def test_what_is_wrong_with_a_table_is_said_in_the_terms_of_the_client(
         ("; --label-cells keep keeps it", "label_cells='keep' keeps it"),
         ("that --label a-b can be", "label='a-b' can be"),
         ("the label '--x' is", "the label '--x' is"),
+        ("give --encoding cp1252, if", "give encoding='cp1252' of graft.read_examples, if"),
+        ("with --columns A,B,…", "with columns=['A', 'B', '…'] of graft.read_examples"),
+        ("or --quote '\"' if", "or quote='\"' of graft.read_examples if"),
+        ("--columns names a column", "columns of graft.read_examples names a column"),
+        ("--encoding: 'x' is no", "encoding of graft.read_examples: 'x' is no"),
     ],
 )
 def test_options_of_the_command_line_become_arguments(said: str, meant: str) -> None:

@@ -16,7 +16,7 @@ from graft._records.predictions import Prediction, Predictions
 from graft._records.shapes import is_array, several_examples
 from graft._records.told import AdaptResult, CheckResult
 from graft._streams.look_ahead import LookAhead
-from graft._tables.options import Asked, InputColumns, asked_of
+from graft._tables.options import Asked, InputColumns, as_arguments, asked_of
 from graft._tables.reading import TableExamples, TableInputs, TableRows
 from graft._tables.sources import Records, Source, mapping_of, row_of, source_of
 from graft.errors import GraftError, InvalidArgumentError, Rejection
@@ -79,7 +79,7 @@ class GivenExamples:
         rejection = replace(rejection, row=index, origin=table.place(index))
         if (refused := table.refused.get(index)) is None:
             return rejection
-        return replace(rejection, reason=_ROW_UNUSABLE, field="", detail=refused.reason)
+        return replace(rejection, reason=_ROW_UNUSABLE, field="", detail=as_arguments(refused.reason))
 
     def evaluated(self, result: EvaluationResult) -> EvaluationResult:
         """The result of an evaluation, with the rows of what was refused."""
@@ -89,7 +89,11 @@ class GivenExamples:
         def placed(it: EvaluationRejection) -> EvaluationRejection:
             refused = table.refused.get(it.index)
             found = replace(it, origin=table.place(it.index))
-            return found if refused is None else replace(found, reason=_ROW_UNUSABLE, detail=refused.reason)
+            return (
+                found
+                if refused is None
+                else replace(found, reason=_ROW_UNUSABLE, detail=as_arguments(refused.reason))
+            )
 
         return replace(result, rejected=tuple(map(placed, result.rejected)))
 
@@ -262,7 +266,9 @@ class GivenInputs:
         """The answer for the input with this number, from 0."""
         refused = self._table.refused.get(index) if self._table is not None else None
         return (
-            prediction if refused is None else replace(prediction, error=InvalidArgumentError(str(refused)))
+            prediction
+            if refused is None
+            else replace(prediction, error=InvalidArgumentError(as_arguments(str(refused))))
         )
 
 

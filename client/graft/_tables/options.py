@@ -95,10 +95,15 @@ _OTHERS: Final = ("id", "weight", "group", "split", "subject", "confirmed", "val
 _WORDS: Final = ("label_separator", "label_cells", "decimal")
 """Options that are no columns."""
 _ARGUMENT: Final = re.compile(
-    r"--(input|path|second|labels-from|label-separator|label-cells|label|value|id|weight|group|split|subject|confirmed|decimal"
-    r"|task) ('[^']*'|\S+?(?=[;.:)]?(?:\s|$)))"
+    r"--(input|path|second|labels-from|label-separator|label-cells|label|value|id|weight|group|split|subject|confirmed"
+    r"|decimal|task|encoding|quote|delimiter|columns|sheet|format)"
+    r"(?: ('[^']*'|[^\s-]\S*?(?=[;.:,)]?(?:\s|$))))?(?![\w-])"
 )
 """An option of the command line in a message, with its value."""
+
+
+_OF_FILES: Final = frozenset({"encoding", "quote", "delimiter", "columns", "sheet", "data_format"})
+"""How a file is written, which `graft.read_examples` is told."""
 
 
 def asked_of(
@@ -183,9 +188,14 @@ def as_arguments(message: str) -> str:
     """A message that names options of the command line, with the arguments of the client in their place."""
 
     def argument(found: re.Match[str]) -> str:
-        name, value = found[1].replace("-", "_"), found[2].strip("'")
-        if name == "labels_from":
-            return f"{name}={value.split(',')!r}"
-        return f"{name}={(value.replace('-', '_') if name == 'task' else value)!r}"
+        name, value = found[1].replace("-", "_"), found[2]
+        name = {"format": "data_format"}.get(name, name)
+        where = " of graft.read_examples" if name in _OF_FILES else ""
+        if value is None or (name == "columns" and value == "names"):
+            return f"{name}{where}" + (f" {value}" if value else "")
+        value = value.strip("'")
+        if name in ("labels_from", "columns"):
+            return f"{name}={value.split(',')!r}{where}"
+        return f"{name}={(value.replace('-', '_') if name == 'task' else value)!r}{where}"
 
     return _ARGUMENT.sub(argument, message)

@@ -97,8 +97,8 @@ class TableExamples(TableRows):
         self._rows = _narrowed(source, columns).rows()
         self._first: list[Row | RowError] = []
         if source.whole:
-            look(_narrowed(source, columns).rows(), survey)
             with _arguments():
+                look(_narrowed(source, columns).rows(), survey)
                 survey.absent.require()
         else:
             self._look_ahead(survey)
@@ -130,7 +130,8 @@ class TableExamples(TableRows):
     def rows(self) -> Iterator[Row | RowError]:
         """All rows, those that were looked at first."""
         yield from self._first
-        yield from self._rows
+        with _arguments():
+            yield from self._rows
 
     def example(self, row: Row | RowError) -> Example:
         """The example of the next row; one without an input, if it is none."""

@@ -4,13 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 
 from graft_server.adapting.adaptations import Adaptations
 from graft_server.api.evaluation import EVALUATION_BYTES, EVALUATIONS_BYTES, Evaluation
+from graft_server.api.example_lists import (
+    ANY_EXAMPLE,
+    check_wanted,
+    place_of,
+    require_some,
+    some_of,
+    token_of,
+)
 from graft_server.api.exports import Exports
 from graft_server.api.keep_alive import alive
 from graft_server.api.paging import bad_token, cut, named_key, page_size
@@ -52,15 +60,6 @@ _log = logging.getLogger(__name__)
 
 CHUNK_BYTES = 1 << 20
 """Of a bundle's file, at a time."""
-MAX_IDS = 10_000
-"""Of examples to erase at once."""
-MAX_LISTED_IDS = 1_000
-"""Of examples to list, in one request."""
-ANY_EXAMPLE = ExamplesWanted()
-EXAMPLES_AT_ONCE = 64
-BYTES_AT_ONCE = 1 << 20
-"""The approximate bytes of stored examples that are read at once; a page may end after any of them."""
-
 _STATES = {
     TrunkState.UNLOADED: BackboneState.UNLOADED,
     TrunkState.LOADING: BackboneState.LOADING,
@@ -255,11 +254,11 @@ class ModelApi:
             InvalidError: There are too many ids, one is empty, or the version is no number of a version.
             MissingError: There is no such adaptation or version, or no such model.
         """
-        size, first = page_size(page.size), _place(page.token)
-        _check_wanted(wanted)
+        size, first = page_size(page.size), place_of(page.token)
+        check_wanted(wanted)
         found = await self.adaptations.examples(model, wanted, first)
-        entries = cut(found, size, _example_token)
-        while some := await asyncio.to_thread(_some, entries):
+        entries = cut(found, size, token_of)
+        while some := await asyncio.to_thread(some_of, entries):
             for example, token in some:
                 yield Listed(example, token)
 
@@ -279,7 +278,7 @@ class ModelApi:
             StoreError: Something could not be erased; ask again.
         """
         check_model(model)
-        _require_some(ids, subject)
+        require_some(ids, subject)
         erasing = self._erase(model, ids, subject, delete_versions=delete_versions)
         return await asyncio.shield(asyncio.ensure_future(erasing))
 
@@ -417,73 +416,9 @@ def _version_key(token: str) -> int | None:
     return int(key)
 
 
-def _place(token: str) -> tuple[str, str, int] | None:
-    """Returns where a page of examples begins: adaptation, writer and sequence."""
-    if not token:
-        return None
-    match token.split("/"):
-        case [adaptation_id, writer_id, sequence] if sequence.isascii() and sequence.isdigit():
-            return adaptation_id, writer_id, int(sequence)
-    raise bad_token(token)
-
-
-def _example_token(example: StoredExample) -> str:
-    return f"{example.adaptation_id}/{example.writer_id}/{example.sequence}"
-
-
-def _some(entries: Iterator[tuple[StoredExample, str]]) -> list[tuple[StoredExample, str]]:
-    """Yields the next entries, a few at a time: for large inputs no more than a page may have."""
-    found: list[tuple[StoredExample, str]] = []
-    size = 0
-    for entry in entries:
-        found.append(entry)
-        size += entry[0].example.input.size
-        if len(found) == EXAMPLES_AT_ONCE or size >= BYTES_AT_ONCE:
-            break
-    return found
-
-
-def _check_wanted(wanted: ExamplesWanted) -> None:
-    if len(wanted.ids) > MAX_LISTED_IDS:
-        raise InvalidError(
-            f"ids has {len(wanted.ids):,} entries: at most {MAX_LISTED_IDS:,} a request are accepted.",
-            reason="TOO_MANY_EXAMPLES",
-            field="ids",
-        )
-    if "" in wanted.ids:
-        raise InvalidError(
-            "ids has an empty entry: name the examples to list.", reason="ID_EMPTY", field="ids"
-        )
-    if wanted.version < 0:
-        raise InvalidError(
-            f"version is {wanted.version}: versions count from 1; 0 lists all that is stored.",
-            reason="VERSION_INVALID",
-            field="version",
-        )
-
-
 def _numbers(versions: Sequence[int]) -> str | None:
     """Versions as they stand in the log; None: there are none."""
     return ",".join(map(str, versions)) or None
-
-
-def _require_some(ids: Sequence[str], subject: str) -> None:
-    if not ids and not subject:
-        raise InvalidError(
-            "Neither ids nor subject is set: say which examples to erase.",
-            reason="EXAMPLES_UNNAMED",
-            field="ids",
-        )
-    if len(ids) > MAX_IDS:
-        raise InvalidError(
-            f"ids has {len(ids):,} entries: at most {MAX_IDS:,} a request are accepted.",
-            reason="TOO_MANY_EXAMPLES",
-            field="ids",
-        )
-    if "" in ids:
-        raise InvalidError(
-            "ids has an empty entry: name the examples to erase.", reason="ID_EMPTY", field="ids"
-        )
 
 
 def _backbone(trunk: Trunk, *, is_default: bool) -> BackboneInfo:
