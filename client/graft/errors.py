@@ -23,6 +23,7 @@ program should branch on within a class is `reason`, which is stable; messages a
 from __future__ import annotations
 
 import contextlib
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
@@ -65,6 +66,11 @@ class Rejection:
     """Where the row is, in words: "row 17", or "row 17 (index 'x')" where a data frame's index is no position."""
 
 
+def reasons_of(rejections: Iterable[Rejection]) -> dict[str, int]:
+    """How many examples were refused for each reason, the most frequent first."""
+    return dict(Counter(it.reason for it in rejections).most_common())
+
+
 class GraftError(Exception):
     """An answer of the server, or the lack of one, that is not a result.
 
@@ -103,6 +109,11 @@ class GraftError(Exception):
         self.retry_after = retry_after
         self.rejections: tuple[Rejection, ...] = ()
         self.rejected_count = 0
+
+    @property
+    def rejected_reasons(self) -> dict[str, int]:
+        """How many of `rejections` there are for each reason, the most frequent first."""
+        return reasons_of(self.rejections)
 
     def __str__(self) -> str:
         label = self.reason or self.code.name

@@ -126,6 +126,7 @@ def test_an_error_carries_the_rows_that_were_refused(client: graft.Client, new_m
     assert [it.sequence for it in error.rejections] == [0, 1, 2]
     assert {it.reason for it in error.rejections} == {"INPUT_EMPTY"}
     assert (error.rejected_count, error.reason) == (3, "TOO_FEW_CLASSES")
+    assert error.rejected_reasons == {"INPUT_EMPTY": 3}
     assert error.message.startswith("All 3 examples were refused (INPUT_EMPTY 3). ")
 
 
@@ -143,3 +144,13 @@ def test_an_error_says_what_came_in(client: graft.Client, new_model: str) -> Non
         "refused": "1",
     }
     assert [it.sequence for it in error.rejections] == [4]
+
+
+def test_where_most_examples_are_refused_a_notice_says_why(client: graft.Client, new_model: str) -> None:
+    good = [
+        (f"{text} {number}", label) for number in range(3) for text, label in (("lock", "a"), ("bill", "b"))
+    ]
+    result = client.adapt(new_model, [*good, *[(" ", "a")] * 7])
+    assert result.rejected_reasons == {"INPUT_EMPTY": 7}
+    assert "most examples were refused: 7 of 13 (INPUT_EMPTY 7)" in result.notices
+    assert not any("refused" in it for it in client.adapt(f"{new_model}-2", good).notices)

@@ -106,6 +106,19 @@ def test_a_command_says_so_elsewhere_than_on_a_terminal(server: Any, tmp_path: P
     assert "is --input text --label intent meant?" in ended.stderr
 
 
+def test_a_stream_is_told_once_it_was_read(server: Any, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "graft.cli", "adapt", "tests/swapped", "-", "--check", "--json"]
+    ended = subprocess.run(
+        [*command, "--input", "intent", "--label", "text", "--server", server.target],
+        input=table(tmp_path).read_text(),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert "warning: inputs and labels look swapped: 12 examples have 12 different labels" in ended.stderr
+    assert any("look swapped" in it for it in json.loads(ended.stdout)["notices"])
+
+
 @pytest.mark.parametrize(
     ("answer", "code", "told"),
     [("s", 0, "12 examples of 2 classes"), ("", 1, "are to be named by --input and --label")],

@@ -374,16 +374,16 @@ class TuningReport:
     parameters: int
     """How many numbers were tuned, without the head."""
     measured: int
-    """Held-out examples that the frozen head and the tuned version were both measured on."""
-    frozen_log_loss: float
+    """Held-out examples that the frozen head and the tuned version were both measured on; 0: the figures are None."""
+    frozen_log_loss: float | None
     """The frozen head's log-loss on them, in nats."""
-    tuned_log_loss: float
+    tuned_log_loss: float | None
     """The tuned version's."""
-    gain_error: float
+    gain_error: float | None
     """The standard error of their difference."""
-    frozen_accuracy: float
+    frozen_accuracy: float | None
     """The frozen head's accuracy on them, 0 to 1."""
-    tuned_accuracy: float
+    tuned_accuracy: float | None
     """The tuned version's."""
     learning_rate: float
     """Of the uppermost layer."""

@@ -14,7 +14,7 @@ from graft._records.report_messages import report_of
 from graft._records.reports import Report, SimilarLabels
 from graft._records.row_counts import RowCounts
 from graft._records.shown import Saved, Shown
-from graft.errors import GraftError, Rejection, from_status
+from graft.errors import GraftError, Rejection, from_status, reasons_of
 from graft.v1 import adaptation_pb2
 
 
@@ -143,6 +143,11 @@ class CheckResult(Shown):
     extension: Extension | None = None
     """What would come of the examples beside those of the version to go on from; None: there is none."""
 
+    @property
+    def rejected_reasons(self) -> dict[str, int]:
+        """How many examples would be refused for each reason, the most frequent first; of the first 10,000."""
+        return reasons_of(self.rejected)
+
 
 @dataclass(frozen=True, slots=True)
 class AdaptResult(Saved):
@@ -178,6 +183,11 @@ class AdaptResult(Saved):
     meanwhile: tuple[int, ...] = ()
     """Versions that others published between the version that was extended because it was live, and this one: it does
     not go on from them."""
+
+    @property
+    def rejected_reasons(self) -> dict[str, int]:
+        """How many examples were refused for each reason, the most frequent first; of the first 10,000."""
+        return reasons_of(self.rejected)
 
     @property
     def nothing_new(self) -> bool:

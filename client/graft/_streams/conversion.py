@@ -142,6 +142,5 @@ def _mostly_refused(result: AdaptResult, rows: RowCounts | None) -> str:
     """That most examples were refused, and why; "" where that is not so."""
     if rows is None or 2 * rows.refused <= rows.read:
         return ""
-    reasons = Counter(it.reason for it in result.rejected)
-    named = ", ".join(f"{reason} {count:,}" for reason, count in reasons.most_common())
+    named = ", ".join(f"{reason} {count:,}" for reason, count in result.rejected_reasons.items())
     return f"most examples were refused: {rows.refused:,} of {rows.read:,} ({named})"

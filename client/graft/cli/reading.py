@@ -19,6 +19,7 @@ from graft._data_files.survey import Survey, look
 from graft._records.examples import Example
 from graft._records.id_use import IdUse, Use
 from graft._records.row_counts import RowCounts
+from graft._records.swapped import SwapGuess
 from graft._streams.look_ahead import LookAhead
 from graft.cli.data_options import columns_of, reading_of
 
@@ -79,6 +80,7 @@ class ReadFile:
         self._columns = columns
         self._policy = policy
         self._ids = IdUse()
+        self._swap = SwapGuess()
         self._left_out = 0
 
     def examples(self, on_read: Callable[[float], None], rows: RowsRead) -> Iterator[Example]:
@@ -93,6 +95,8 @@ class ReadFile:
             on_read(data.position / data.size if data.size else 0.0)
             if (taken := self._by_id(line, example)) is not None:
                 rows.take(line)
+                if not self.whole:  # else the survey has seen it
+                    self._swap.add(taken.input, taken.label)
                 yield taken
 
     def counts(self, sent: RowCounts | None, rows: RowsRead) -> RowCounts | None:
@@ -119,7 +123,9 @@ class ReadFile:
             [f"{self._left_out:,} rows were left out: an earlier row has their id"] if self._left_out else []
         )
         merge = self._columns.merge
-        return [*left_out, *(merge.notes if isinstance(merge, MergedLabels) else [])]
+        swap = self._swap.said()
+        swapped = [f"warning: {swap}; give --input and --label the other way round if so"] if swap else []
+        return [*left_out, *swapped, *(merge.notes if isinstance(merge, MergedLabels) else [])]
 
     def _by_id(self, line: int, example: Example) -> Example | None:
         if self._policy in ("", "replace") or not example.id:

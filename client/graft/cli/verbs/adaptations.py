@@ -26,8 +26,8 @@ examples:
   graft adaptations support/intents 8f14e45fceea467fa9b8d3f1c2a7e6b0
   graft adaptations support/intents --json
 
-An adaptation is one stream of examples into a model. It is open while it takes examples; queued and training say that
-a version is being made of it.
+An adaptation is one stream of examples into a model. It is open while it takes
+examples; queued and training say that a version is being made of it.
 """
 
 

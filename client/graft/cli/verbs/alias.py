@@ -20,8 +20,9 @@ examples:
   graft alias support/intents canary latest
   graft alias support/intents canary --remove
 
-Aliases stay where they are pointed. Only live follows publications; it stays too where it was pointed at another
-version than the newest. 'graft promote MODEL VERSION' moves live.
+Aliases stay where they are pointed. Only live follows publications; it stays
+too where it was pointed at another version than the newest. 'graft promote
+MODEL VERSION' moves live.
 """
 
 

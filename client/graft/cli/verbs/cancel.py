@@ -18,8 +18,9 @@ _EXAMPLES: Final = """\
 example:
   graft cancel support/intents 8f14e45fceea467fa9b8d3f1c2a7e6b0
 
-'graft adaptations MODEL' lists the ids. What was published stays, and so do the examples. Where the adaptation is over
-already, nothing changes, and the exit code is 1.
+'graft adaptations MODEL' lists the ids. What was published stays, and so do
+the examples. Where the adaptation is over already, nothing changes, and the
+exit code is 1.
 """
 
 NOTHING_CHANGED: Final = 1

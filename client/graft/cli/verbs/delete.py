@@ -22,8 +22,9 @@ examples:
   graft delete support/intents
   graft delete support/intents --yes
 
-On a terminal it says what goes, and asks. Elsewhere it needs --yes. A version that an alias points at is not deleted.
-Examples stay stored when a version is deleted; 'graft forget' erases examples of a model that stays.
+On a terminal it says what goes, and asks. Elsewhere it needs --yes. A version
+that an alias points at is not deleted. Examples stay stored when a version is
+deleted; 'graft forget' erases examples of a model that stays.
 """
 
 NOT_DELETED: Final = 1

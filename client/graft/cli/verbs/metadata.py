@@ -17,8 +17,9 @@ examples:
   graft metadata support/intents owner=ann team='customer support'
   graft metadata support/intents --remove team
 
-Metadata is for people and programs to find again; it decides nothing. That of a version is given when it is made:
-'graft adapt MODEL train.csv --metadata source=train.csv'.
+Metadata is for people and programs to find again; it decides nothing. That of
+a version is given when it is made: 'graft adapt MODEL train.csv --metadata
+source=train.csv'.
 """
 
 

@@ -22,8 +22,10 @@ examples:
   graft models support/
   graft models --json
 
-The accuracy, the examples, the backbone and the time are those of the live version; each accuracy was measured on the
-model's own examples. A live version that is pinned stays live when others are published: see 'graft promote --help'.
+The accuracy, the examples, the backbone and the time are those of the live
+version; each accuracy was measured on the model's own examples. A live version
+that is pinned stays live when others are published: see 'graft promote
+--help'.
 """
 
 

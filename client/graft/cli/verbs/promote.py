@@ -17,8 +17,9 @@ examples:
   graft promote support/intents 4
   graft promote support/intents latest
 
-An older version than the newest is pinned: what is published later does not go live by itself. 'graft promote MODEL
-latest' makes the newest version live, and releases the pin.
+An older version than the newest is pinned: what is published later does not go
+live by itself. 'graft promote MODEL latest' makes the newest version live, and
+releases the pin.
 """
 
 

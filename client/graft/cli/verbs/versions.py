@@ -25,8 +25,9 @@ examples:
   graft versions support/intents
   graft versions support/intents --json
 
-Versions with the same letter were measured on the same examples by the same method. The accuracies of others say little
-about each other: 'graft compare MODEL 4 5 test.csv' measures two versions on the same rows.
+Versions with the same letter were measured on the same examples by the same
+method. The accuracies of others say little about each other: 'graft compare
+MODEL 4 5 test.csv' measures two versions on the same rows.
 """
 
 
