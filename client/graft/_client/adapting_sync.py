@@ -211,6 +211,8 @@ class SyncAdapting(SyncRequests):
         base_alias: str = "",
         extend: bool = False,
         match_content: bool = False,
+        fine_tuning: FineTuning | None = None,
+        time_budget: float | None = None,
         on_progress: Callable[[AdaptProgress], None] | None = None,
         **columns: Unpack[TableColumns],
     ) -> CheckResult:
@@ -228,6 +230,8 @@ class SyncAdapting(SyncRequests):
             base_alias: As for `adapt`.
             extend: As for `adapt`.
             match_content: As for `adapt`.
+            fine_tuning: As for `adapt`.
+            time_budget: As for `adapt`.
             on_progress: As for `adapt`.
             columns: As for `adapt`.
 
@@ -249,6 +253,8 @@ class SyncAdapting(SyncRequests):
             base_alias=base_alias,
             extend=extend,
             match_content=match_content,
+            fine_tuning=fine_tuning,
+            time_budget=time_budget,
             validate_only=True,
         )
         given = opened(examples, columns, "check").examples(task=task, checked=True)

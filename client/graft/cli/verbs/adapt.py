@@ -409,6 +409,8 @@ def _what_to_adapt(args: argparse.Namespace) -> dict[str, Any]:
         "task": _task(args),
         "labels": args.labels,
         "closed_labels": args.closed_labels,
+        "fine_tuning": _fine_tuning(args),
+        "time_budget": args.time_budget,
     }
 
 
@@ -423,8 +425,6 @@ def _how_to_adapt(args: argparse.Namespace) -> dict[str, Any]:
         "publish_seconds": args.publish_seconds,
         "promote": not args.no_promote,
         "metadata": dict(args.metadata),
-        "fine_tuning": _fine_tuning(args),
-        "time_budget": args.time_budget,
     }
 
 
