@@ -60,7 +60,7 @@ def next_steps() -> list[tuple[str, str]]:
         ("teach it", f"{graft} adapt bikes {train} --input text --label intent"),
         ("ask it", f'{graft} predict bikes "the lock stays shut"'),
         ("have a file answered", f"{graft} predict bikes {test} --output answers.csv"),
-        ("the same in Python, 20 lines", short(HERE / "quickstart.py")),
+        ("the same in Python", f"{short(sys.executable)} {short(HERE / 'quickstart.py')}"),
         (
             "your own file, corrections, next week's examples, going back",
             short(HERE.parent / "docs/tutorial.md"),

@@ -6,6 +6,7 @@ import ast
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Final
 
@@ -76,12 +77,22 @@ def page() -> str:
     return markdown.joined(("# Reasons", markdown.GENERATED, _INTRODUCTION, markdown.table(heads, rows)))
 
 
+@cache
+def parsed() -> dict[str, list[ast.Module]]:
+    """The modules of server and client, but for generated ones."""
+    return {
+        side: [
+            ast.parse(it.read_text("utf-8")) for it in sorted(folder.rglob("*.py")) if it.parent.name != "v1"
+        ]
+        for side, folder in _SOURCES.items()
+    }
+
+
 def all_made() -> Iterator[Made]:
     """Yields the places of server and client that make an error with a reason."""
-    for side, folder in _SOURCES.items():
-        modules = {it: ast.parse(it.read_text("utf-8")) for it in sorted(folder.rglob("*.py"))}
-        constants = {key: value for tree in modules.values() for key, value in _constants(tree)}
-        for tree in modules.values():
+    for side, modules in parsed().items():
+        constants = {key: value for tree in modules for key, value in _constants(tree)}
+        for tree in modules:
             for scope, owner in _functions(tree, ""):
                 for call in _calls(scope):
                     yield from _made(call, _Place(side, tree, owner, scope), constants)

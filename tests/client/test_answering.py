@@ -9,8 +9,10 @@ import pytest
 
 import graft
 from graft._data_files.columns import DataError
+from graft._data_files.formats.whole import FileForm, TextForm
 from graft._records.answer_columns import AnswerColumns, cell_text
 from graft.cli import build_parser
+from graft.cli.answering.output import not_in
 from graft.cli.answering.what import Given, given
 from graft.cli.terminal import Terminal
 
@@ -126,3 +128,9 @@ def test_the_columns_fit_the_task() -> None:
     assert scored.values(answer(graft.Score("b", 0.9), graft.Score("a", 0.1)))[:4] == ["b", 0.9, 0.1, 0.9]
     assert scored.values("gone") == [None] * 7 + ["gone"]
     assert len(scored.names) == len(scored.kinds) == 8
+
+
+def test_texts_that_an_encoding_cannot_write_are_found() -> None:
+    form = FileForm("csv", ("text",), TextForm("cp1252"))
+    assert not not_in(form, ["label", "größer"])
+    assert not_in(form, ["label", "錠", "鍵"]) == "錠"

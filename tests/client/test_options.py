@@ -71,8 +71,9 @@ def test_how_to_tune_reaches_the_server(
     shell: Shell, tmp_path: Path, few: Any, option: str, value: str
 ) -> None:
     data = write(tmp_path / "rows.csv", list(map(list, few)))
-    shell("adapt", "tests/tuned", data, "--method", "frozen", option, value, code=1)
-    assert "FINE_TUNING_UNUSED" in shell.said
+    for check in (("--check",), ()):
+        shell("adapt", "tests/tuned", data, *check, "--method", "frozen", option, value, code=1)
+        assert "FINE_TUNING_UNUSED" in shell.said
 
 
 def test_an_open_adaptation_is_asked(shell: Shell, wire: Any, model: str, few: Any) -> None:

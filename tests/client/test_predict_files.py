@@ -179,6 +179,7 @@ def test_the_encoding_stays(
     assert lines[4:] == [""]
 
 
+@pytest.mark.slow
 def test_labels_that_the_encoding_cannot_write_make_it_utf_8(
     server: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -364,7 +365,7 @@ def test_parquet_stays_parquet(predict: Callable[..., int], tmp_path: Path) -> N
             "kind": ("a", "b", None)[at % 3],
             "content": {"bytes": b"\xff", "n": ["1.50"] if at % 2 else None},
         }
-        for at in range(600)
+        for at in range(300)
     ]
     for row in rows:
         numbers = row["content"]["n"]  # type: ignore[index, call-overload]
@@ -374,7 +375,7 @@ def test_parquet_stays_parquet(predict: Callable[..., int], tmp_path: Path) -> N
     found = pq.read_table(tmp_path / "out.parquet")
     assert found.select(own.names).equals(pq.read_table(tmp_path / "in.parquet"))
     assert found.schema.names == [*own.names, *ANSWERS]
-    labels = ["lock" if at % 3 else "bill" for at in range(600)]
+    labels = ["lock" if at % 3 else "bill" for at in range(300)]
     assert [*enumerate(found["label"].to_pylist())] == [
         (at, None if at == 2 else it) for at, it in enumerate(labels)
     ]
@@ -477,7 +478,7 @@ def test_an_interrupted_run_goes_on_by_its_version(
     with graft.Client(server.target) as client:
         client.adapt(model, few)
         with monkeypatch.context() as broken:
-            broken.setattr("graft.cli.program.Client", Breaking)
+            broken.setattr("graft.cli.running.Client", Breaking)
             broken.setattr(Breaking, "answers", 130)
             assert main(arguments) == 1
         part = (tmp_path / "out.csv.part").read_text()
@@ -504,7 +505,7 @@ def test_an_interrupted_run_is_not_mixed_with_another(
     arguments = ["predict", few_model, str(source), "--output", str(out), "--server", server.target]
     source.write_text("id,text\n" + "".join(f"{at},the lock {at}\n" for at in range(200)))
     with monkeypatch.context() as broken:
-        broken.setattr("graft.cli.program.Client", Breaking)
+        broken.setattr("graft.cli.running.Client", Breaking)
         broken.setattr(Breaking, "answers", 50)
         assert main(arguments) == 1
     before = (tmp_path / "out.csv.part").read_bytes()

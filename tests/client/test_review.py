@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import csv
 import io
 import json
 import os
@@ -20,10 +21,13 @@ from rich.console import Console
 
 import graft
 from graft import cli
+from graft._records.records import version_of
 from graft.cli.correcting.items import Item, conflicts_of, duplicates_of
 from graft.cli.correcting.keys import CTRL_C, Keys, matching
 from graft.cli.correcting.review import Ending, Review
 from graft.cli.terminal import Terminal
+from graft.cli.verbs.review import Kept
+from graft.v1 import model_pb2
 
 CLASSES = ["bill", "card", "card lost", "lock"]
 
@@ -132,6 +136,36 @@ def test_several_labels_are_written_with_commas_or_as_a_list(answered):
         None,
     ]
     assert "bill,lock" in shown
+
+
+@pytest.mark.parametrize("sent", [False, True])
+def test_what_was_decided_is_kept_where_an_error_ends_the_command_before_it_was_sent(
+    monkeypatch, tmp_path, sent
+):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"c\nd\n")))
+    terminal, items = Terminal(), [item(0), item(1), item(2)]
+    with Keys(terminal) as keys:
+        review = Review(terminal, keys, items, CLASSES, lambda _: "")
+        review.run("Adapt?")
+    response = model_pb2.ModelVersion(model="team/m", version=3)
+
+    def interrupted() -> None:
+        with Kept(terminal, version_of(response), items, review) as kept:
+            if sent:
+                kept.sent()
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    files = list(tmp_path.glob("*.csv"))
+    assert [it.name for it in files] == ([] if sent else ["team-m-review.csv"])
+    for path in files:
+        rows = list(csv.DictReader(io.StringIO(path.read_text(), newline="")))
+        assert [(it["id"], it["label"], it["delete"]) for it in rows] == [
+            ("i0", "bill", ""),
+            ("i1", "lock", "yes"),
+        ]
 
 
 def test_a_text_does_nothing_to_the_terminal(monkeypatch):

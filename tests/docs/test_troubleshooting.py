@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from scripts.references import reasons
 
+pytestmark = pytest.mark.slow  # it parses every module
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "troubleshooting.md").read_text(encoding="utf-8")
 SPAN = re.compile(r"`([^`]+)`")
@@ -24,15 +25,11 @@ def rows() -> list[str]:
 
 def said() -> Iterator[str]:
     """Yields every text that the programs have in them, with … for values."""
-    for folder in ("client/graft", "server/graft_server"):
-        for path in (ROOT / folder).rglob("*.py"):
-            for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-                if isinstance(node, ast.JoinedStr):
-                    yield "".join(
-                        str(it.value) if isinstance(it, ast.Constant) else "…" for it in node.values
-                    )
-                elif isinstance(node, ast.Constant) and isinstance(node.value, str):
-                    yield node.value
+    for node in (it for modules in reasons.parsed().values() for tree in modules for it in ast.walk(tree)):
+        if isinstance(node, ast.JoinedStr):
+            yield "".join(str(it.value) if isinstance(it, ast.Constant) else "…" for it in node.values)
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+            yield node.value
 
 
 @pytest.fixture(scope="module")

@@ -40,8 +40,9 @@ CLIENTS = {
 def copies(kind: Any, message: Descriptor, renamed: dict[str, str]) -> list[tuple[str, set[str], set[str]]]:
     """The fields of a dataclass and of its message, and the same of all that they are made of."""
     hints = typing.get_type_hints(kind)
-    # A report's quotes are joined when it is shown.
-    named = [it.name for it in dataclasses.fields(kind) if it.name != "quotes"]
+    # The client joins the quotes when a report is shown, and the model and the version when it comes with one.
+    own = {"quotes", "model", "version"} if kind is graft.Report else set()
+    named = [it.name for it in dataclasses.fields(kind) if it.name not in own]
     fields = {it: renamed.get(it, it) for it in named}
     found = [(message.name, set(fields.values()), set(message.fields_by_name))]
     for name, field in fields.items():

@@ -17,8 +17,11 @@ from google.protobuf.descriptor_pb2 import (
     FileDescriptorProto,
     FileDescriptorSet,
 )
+from tests.docs.pages import blocks_of
 
-PROTOS = Path(__file__).parents[2] / "protos"
+ROOT = Path(__file__).parents[2]
+PROTOS = ROOT / "protos"
+PAGE = ROOT / "docs" / "languages.md"
 OURS = sorted(PROTOS.glob("graft/**/*.proto"))
 OPTIONS = {
     "csharp_namespace": "Graft.V1",
@@ -47,7 +50,7 @@ RUBY_SHADOWED = {
 }
 """What every Ruby object answers by itself, so that a message's field of this name is read as message["name"]."""
 NOT_READ_AS_A_METHOD = {"AdaptStart.method", "Evaluation.method", "Report.method", "TuningReport.method"}
-"""docs/api.md tells Ruby's callers."""
+"""docs/languages.md tells Ruby's callers."""
 
 
 def protoc(*arguments: str | Path) -> None:
@@ -158,6 +161,26 @@ def test_ruby_reads_fields_as_methods_but_for_those_that_the_docs_name(files: li
         f"{message.name}.{field.name}" for message, field in fields(files) if field.name in RUBY_SHADOWED
     }
     assert shadowed == NOT_READ_AS_A_METHOD
+
+
+def test_the_commands_of_the_docs_generate_code(tmp_path: Path):
+    """All but the stubs of languages whose plugin is not installed here."""
+    (block,) = (it for it in blocks_of(PAGE.read_text()) if it.code.startswith("protoc "))
+    languages = set()
+    for line in block.code.splitlines():
+        words = line.split()
+        built_in = [
+            it for it in words if re.fullmatch(r"--(cpp|csharp|java|kotlin|objc|php|ruby)_out=OUT", it)
+        ]
+        files = [path for it in words if it.endswith(".proto") for path in sorted(ROOT.glob(it))]
+        assert words[:3] == ["protoc", "-I", "protos"]
+        assert files
+        if built_in:
+            protoc(*(it.replace("OUT", str(tmp_path)) for it in built_in), *files)
+        languages |= {it.split("_")[0] for it in built_in}
+    assert languages == {"--cpp", "--csharp", "--java", "--kotlin", "--objc", "--php", "--ruby"}
+    made = {path.suffix for path in tmp_path.rglob("*.*")}
+    assert {".cc", ".cs", ".java", ".kt", ".m", ".php", ".rb"} <= made
 
 
 @pytest.mark.skipif(shutil.which("protoc-gen-go") is None, reason="protoc-gen-go is not installed")

@@ -231,6 +231,8 @@ class AsyncClient(AsyncRequests):
         base_alias: str = "",
         extend: bool = False,
         match_content: bool = False,
+        fine_tuning: FineTuning | None = None,
+        time_budget: float | None = None,
         on_progress: Callable[[AdaptProgress], None] | None = None,
         **columns: Unpack[TableColumns],
     ) -> CheckResult:
@@ -245,6 +247,8 @@ class AsyncClient(AsyncRequests):
             base_alias=base_alias,
             extend=extend,
             match_content=match_content,
+            fine_tuning=fine_tuning,
+            time_budget=time_budget,
             validate_only=True,
         )
         given = await opened(examples, columns, "check").coming(task=task, checked=True)

@@ -27,9 +27,9 @@ from graft._records.report_messages import report_of
 from graft._records.told import AdaptProgress, AdaptResult, Outcome, outcome_of
 from graft._streams.extending import FEWER, far_fewer, not_extended
 from graft._streams.limits import BATCH_BYTES, BATCH_EXAMPLES, BATCH_WAIT_S, Limits
-from graft._transport.progress_timeout import gave_up
+from graft._streams.lost import acknowledged_lost, given_up
 from graft._transport.retry import Backoff, is_resumable
-from graft.errors import DataLossError, GraftError, Rejection, UnavailableError, from_status
+from graft.errors import GraftError, Rejection, UnavailableError, from_status
 from graft.v1 import adaptation_pb2, report_pb2
 
 _LONGEST_LOOK_S: Final = 5.0
@@ -263,7 +263,7 @@ class AdaptExchange:
             return 0.0
         limit_s = self._limits.resume_timeout_s if self._ever_started else self._limits.connect_timeout_s
         if (waited_s := self._clock() - self._last_progress) > limit_s:
-            self.fail(self._given_up(error, waited_s))
+            self.fail(given_up(error, waited_s, heard=self._ever_started))
             return 0.0
         self._trouble = error or UnavailableError("The call went silent, or the server ended it.")
         self._started = False  # until the next call is: what is wrong is told meanwhile
@@ -376,7 +376,7 @@ class AdaptExchange:
 
     def _receive_started(self, started: adaptation_pb2.Started) -> None:
         if started.next_sequence < self._durable:
-            self.fail(self._lost(started.next_sequence))
+            self.fail(acknowledged_lost(self._durable, started.next_sequence))
             return
         if not self._ever_started and (unknown := not_extended(self._start, started)) is not None:
             self.fail(unknown)
@@ -496,19 +496,3 @@ class AdaptExchange:
         if self._server_progress is not None and self._server_progress.stage:
             return self._server_progress.stage
         return "committed" if self._committed else "streaming"
-
-    def _given_up(self, error: GraftError | None, waited_s: float) -> GraftError:
-        last = error.message if error is not None else "The call went silent, or the server ended it"
-        return UnavailableError(
-            gave_up(last, waited_s, heard=self._ever_started),
-            reason=error.reason if error is not None else "",
-            domain=error.domain if error is not None else "",
-        )
-
-    def _lost(self, next_sequence: int) -> GraftError:
-        return DataLossError(
-            f"The server had acknowledged {self._durable:,} examples and now asks to go on from "
-            f"{next_sequence:,}: it is not the same store.",
-            reason="ACKNOWLEDGED_EXAMPLES_LOST",
-            domain="graft",
-        )

@@ -6,7 +6,7 @@ import argparse
 import itertools
 import sys
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -227,8 +227,10 @@ class FileRun:
             top_k=self.columns.scores,
             on_progress=self.terminal.say,
         )
-        with self.terminal.count_bar("answering:") as bar:
-            answering.written(predictions, self._writing(part, writer, bar))
+        # Rows on the terminal show themselves how far it is.
+        hidden = isinstance(part, Straight) and self.terminal.out.is_terminal
+        with nullcontext() if hidden else self.terminal.count_bar("answering:") as bar:
+            answering.written(predictions, self._writing(part, writer, answering, bar))
         writer.end()
         out.flush()
         if isinstance(part, Unfinished):
@@ -243,7 +245,9 @@ class FileRun:
             return parquet_of(part, self.layout, self.columns, getattr(self.data, "parquet", None))
         return packed(part, self.output.packed) if self.output.packed else None
 
-    def _writing(self, part: Unfinished | Straight, writer: AnswerWriter, bar: CountBar) -> Write:
+    def _writing(
+        self, part: Unfinished | Straight, writer: AnswerWriter, answering: Answering, bar: CountBar | None
+    ) -> Write:
         """Writes a row, notes that, and shows how far it is."""
         said, shown = Pace(_SAID_EVERY_S), Pace(_SHOWN_EVERY_S)
         begun = part.answered
@@ -254,11 +258,12 @@ class FileRun:
             else:
                 writer.row(row, values)
             part.wrote(row, failed=failed)
-            if shown.due():
-                bar.reading(self.data.done)
+            if bar is not None and shown.due():
+                bar.reading(self.data.done * answering.done)
                 bar.show(shown.words(part.answered, begun))
             if said.due() and not self.terminal.err.is_terminal:
-                share = f", {self.data.done:.0%} of the file read" if self.data.done else ""
+                done = self.data.done * answering.done
+                share = f", about {done:.0%} of the file" if done else ""
                 self.terminal.say(f"{said.words(part.answered, begun)}{share}")
 
         return write

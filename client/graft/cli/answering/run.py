@@ -28,13 +28,14 @@ class Answering:
     """Rows on their way through a model.
 
     Attributes:
+        taken: How many rows have been read.
         answered: How many rows have an answer or an error.
         failed: How many have an error.
         first_error: The first of these, with its place.
     """
 
     def __init__(self, rows: Iterator[AskedRow], columns: AnswerColumns) -> None:
-        self.answered = self.failed = 0
+        self.taken = self.answered = self.failed = 0
         self.first_error = ""
         self._rows = rows
         self._columns = columns
@@ -45,6 +46,7 @@ class Answering:
         """Yields what can be asked, as rows are read."""
         for row in self._rows:
             asked, error = _question(row)
+            self.taken += row.asks
             self._unasked = 0 if asked is not None else self._unasked + 1
             # Answers alone take rows out of memory: so one is asked for now and then, and not looked at.
             pump = self._unasked >= _WAITING
@@ -53,6 +55,11 @@ class Answering:
             self._waiting.append((row, error, asked is not None))
             if asked is not None:
                 yield asked
+
+    @property
+    def done(self) -> float:
+        """Which share of the rows that were read has been answered, 0 to 1."""
+        return self.answered / self.taken if self.taken else 0.0
 
     def written(self, predictions: Iterable[Prediction], write: Write) -> None:
         """Hands every row to `write`, in order, with what its answer's columns hold and whether it failed."""

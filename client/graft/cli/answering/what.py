@@ -68,15 +68,15 @@ def _one(args: argparse.Namespace, terminal: Terminal, name: str, *, table: bool
             return Given("media")
         if kind == "lines" and not table:
             return Given("lines", name)
-        if (
-            kind
-            or asked_for
-            or _yes(terminal, f"There is a file {name}. Answer what it holds, in place of its name?")
-        ):
+        if kind or asked_for:
             return Given("table", name)
-        terminal.note(
-            f"there is a file {name}; to answer what it holds, name the column of its texts with --input"
-        )
+        answer = terminal.ask(f"There is a file {name}. Answer what it holds, in place of its name? [y/N] ")
+        if _is_yes(answer):
+            return Given("table", name)
+        if answer is None:
+            terminal.note(
+                f"there is a file {name}; to answer what it holds, name the column of its texts with --input"
+            )
         return Given("texts")
     if asked_for:
         raise DataError(
@@ -90,7 +90,11 @@ def _one(args: argparse.Namespace, terminal: Terminal, name: str, *, table: bool
 
 
 def _yes(terminal: Terminal, question: str) -> bool:
-    return (terminal.ask(f"{question} [y/N] ") or "").lower() in ("y", "yes")
+    return _is_yes(terminal.ask(f"{question} [y/N] "))
+
+
+def _is_yes(answer: str | None) -> bool:
+    return (answer or "").lower() in ("y", "yes")
 
 
 def _looks_like_a_file(name: str) -> bool:

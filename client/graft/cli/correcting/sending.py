@@ -43,8 +43,8 @@ class Sending:
     """Says what is stored, and how to go on, where the command ends before the server trains."""
     settings: Mapping[str, Any] = field(default_factory=dict)
     """Further arguments of `Client.adapt`."""
-    committed: bool = False
-    """Whether the server has the changes for good, and trains whatever happens here."""
+    on_committed: Callable[[], None] = lambda: None
+    """Called when the server has the changes for good, and trains whatever happens here; maybe more than once."""
 
     def send(self, found: Found, rows: RowsRead) -> AdaptResult:
         """Adapts the base version with the changes; `rows` takes their lines."""
@@ -55,7 +55,8 @@ class Sending:
         ):
 
             def show(progress: AdaptProgress) -> None:
-                self.committed = self.committed or bool(progress.commit_id)
+                if progress.commit_id:
+                    self.on_committed()
                 stopping.show(progress)
 
             return self.client.adapt(

@@ -39,6 +39,8 @@ examples:
   graft adapt support/intents export.tsv --quote none --encoding cp1252
   zcat *.jsonl.gz | graft adapt support/intents -
   graft adapt support/intents train.csv --check
+  graft adapt support/intents more.csv
+  graft adapt support/intents other.csv --replace
   tail -f labels.jsonl | graft adapt support/intents - --follow --publish-every 500 --publish-seconds 60
   graft adapt support/answers train.csv --input question --second answer --label fits
   graft adapt support/topics train.csv --label topics --label-separator ';'
@@ -46,6 +48,10 @@ examples:
   graft adapt support/hours train.csv --value hours
 
 {data_files}
+
+On a model that has a live version, the rows extend it: its examples are trained on too, and a row with the id of one,
+or without an id and with the same input, is that example. So a file that has grown, or was corrected, is sent again as
+it is.
 
 A broken connection is resumed by itself; an interrupted command goes on with the same
 --adaptation-id. With --follow, a line is {{"id": …, "text": …, "label": …}} or {{"delete": ID}}; the end of the input
@@ -403,6 +409,8 @@ def _what_to_adapt(args: argparse.Namespace) -> dict[str, Any]:
         "task": _task(args),
         "labels": args.labels,
         "closed_labels": args.closed_labels,
+        "fine_tuning": _fine_tuning(args),
+        "time_budget": args.time_budget,
     }
 
 
@@ -417,8 +425,6 @@ def _how_to_adapt(args: argparse.Namespace) -> dict[str, Any]:
         "publish_seconds": args.publish_seconds,
         "promote": not args.no_promote,
         "metadata": dict(args.metadata),
-        "fine_tuning": _fine_tuning(args),
-        "time_budget": args.time_budget,
     }
 
 

@@ -7,7 +7,8 @@ import tempfile
 import uuid
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Final, Self
 
 from graft._client.sync import Client
 from graft._data_files.corrections.reading import Found
@@ -66,6 +67,11 @@ def add(verbs: Verbs) -> None:
         metavar="ID",
         help="names the adaptation with the changes; default: a new one",
     )
+    parser.add_argument(
+        "--no-promote",
+        action="store_true",
+        help="publish without making the version live; default: it goes live, unless live is pinned",
+    )
     add_full(parser)
     parser.set_defaults(run=run)
 
@@ -92,25 +98,46 @@ def run(args: argparse.Namespace, client: Client, terminal: Terminal) -> int:
     ):
         names = [label.name for label in version.labels]
         review = Review(terminal, keys, items, names, _Inputs(client, version, Path(folder)).shown)
-        ending = review.run(f"Adapt {version.model} with them?")
-    found = review.found()
+        with Kept(terminal, version, items, review):
+            ending = review.run(f"Adapt {version.model} with them?")
     if ending is Ending.SAVE:
-        _save(terminal, version, items, found)
+        _save(terminal, version, items, review.found())
     if ending is not Ending.SEND:
         return INTERRUPTED if terminal.interrupts.input_ended else int(review.cut_off)
     chosen = args.version is not None or args.alias is not None
-    base = newest_base(client, terminal, version, chosen=chosen)
-    rows = RowsRead("example")
+    found, rows = review.found(), RowsRead("example")
     args.data = "-"  # no file has the rows that a server refuses
-    sending = Sending(client, terminal, base, args, _nothing_trained)
-    try:
+    settings = {"promote": not args.no_promote}
+    with Kept(terminal, version, items, review) as kept:
+        base = newest_base(client, terminal, version, chosen=chosen)
+        sending = Sending(client, terminal, base, args, _nothing_trained, settings, kept.sent)
         result = sending.send(found, rows)
-    except BaseException:
-        if not sending.committed:
-            _save(terminal, version, items, found)
-        raise
     sending.finish(result, found, rows)
     return 0
+
+
+class Kept:
+    """Saves what was decided where an error or a signal ends the block, unless it was sent by then."""
+
+    def __init__(self, terminal: Terminal, version: Version, items: list[Item], review: Review) -> None:
+        self._terminal = terminal
+        self._version = version
+        self._items = items
+        self._review = review
+        self._sent = False
+
+    def sent(self) -> None:
+        """Notes that the server has it for good."""
+        self._sent = True
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if error is not None and not self._sent and (found := self._review.found()).said():
+            _save(self._terminal, self._version, self._items, found)
 
 
 def _nothing_trained(_: AdaptProgress | None) -> str:
