@@ -9,9 +9,9 @@ from typing import Any, Final, Literal
 
 from rich.markup import escape
 
-from graft._records.answer_columns import reason_of
-from graft._records.predictions import Prediction
-from graft._records.told import Event, Outcome
+from graft._records.adapting.told import Event, Outcome
+from graft._records.predicting.answer_columns import reason_of
+from graft._records.predicting.predictions import Prediction
 from graft._report import words
 from graft.cli import phrases
 from graft.cli.bars import AdaptBar, CountBar, WatchBar
