@@ -17,9 +17,9 @@ from graft._data_files.folders.tree import FOLDER_COLUMNS, FolderTree
 from graft._data_files.reader import numbered_examples
 from graft._data_files.refused import RowsRead
 from graft._records.records import Rejection
-from graft.cli.phrases import lines_of
 from graft.cli.refusals import say_refusals
-from graft.cli.terminal import Terminal
+from graft.cli.showing.phrases import lines_of
+from graft.cli.showing.terminal import Terminal
 
 PNG, WAV, TIFF = b"\x89PNG\r\n\x1a\nrest", b"RIFF\x10\0\0\0WAVErest", b"II*\0\x08\0\0\0rest"
 HEIC = b"\0\0\0\x18ftypheic\0\0\0\0mif1heic"
