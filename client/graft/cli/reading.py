@@ -18,6 +18,7 @@ from graft._data_files.refused import RowsRead
 from graft._data_files.survey import Survey, look
 from graft._records.examples import Example
 from graft._records.id_use import IdUse, Use
+from graft._records.label_forms import new_labels
 from graft._records.row_counts import RowCounts
 from graft._records.swapped import SwapGuess
 from graft._streams.look_ahead import LookAhead
@@ -182,6 +183,7 @@ def read_file(
         if merge is not None and whole:
             merge.prefer_frequent(survey.labels)
         notes += reading.notes
+        notes += new_labels(survey.labels, known.labels, merged=merge is not None) if whole else ()
         policy = "replace"
         if columns.id is not None and wanted.by_id:
             policy = _policy(args, terminal, survey.ids, wanted, whole=whole)
