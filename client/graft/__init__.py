@@ -24,23 +24,12 @@ if TYPE_CHECKING:
     from graft._client.sync import Client
     from graft._data_files.columns import DataError, RowError
     from graft._data_files.reader import read_examples
-    from graft._records.evaluations import EvaluationRejection, EvaluationResult, UnknownLabel
-    from graft._records.examples import Delete, Example, Label, TextPair
-    from graft._records.extensions import Extension
-    from graft._records.predictions import Prediction, Predictions, Score, Timings
-    from graft._records.probable_errors import ProbableError
-    from graft._records.quotes import Quote, Quotes
-    from graft._records.records import (
-        Adaptation,
-        Backbone,
-        CancelledAdaptation,
-        Model,
-        ModelRenewal,
-        Progress,
-        Publication,
-        Version,
-    )
-    from graft._records.reports import (
+    from graft._records.adapting.row_counts import RowCounts
+    from graft._records.adapting.told import AdaptProgress, AdaptResult, CheckResult, Event, Outcome
+    from graft._records.evaluation.evaluations import EvaluationRejection, EvaluationResult, UnknownLabel
+    from graft._records.evaluation.probable_errors import ProbableError
+    from graft._records.evaluation.quotes import Quote, Quotes
+    from graft._records.evaluation.reports import (
         Candidate,
         ClassAdvice,
         ClassReport,
@@ -66,9 +55,20 @@ if TYPE_CHECKING:
         TuningPoint,
         TuningReport,
     )
-    from graft._records.row_counts import RowCounts
+    from graft._records.extensions import Extension
+    from graft._records.inputs.examples import Delete, Example, Label, TextPair
+    from graft._records.predicting.predictions import Prediction, Predictions, Score, Timings
+    from graft._records.records import (
+        Adaptation,
+        Backbone,
+        CancelledAdaptation,
+        Model,
+        ModelRenewal,
+        Progress,
+        Publication,
+        Version,
+    )
     from graft._records.stored_examples import Erasure, StoredExample
-    from graft._records.told import AdaptProgress, AdaptResult, CheckResult, Event, Outcome
     from graft._streams.options import FineTuning
     from graft._tables.options import InputColumns, TableColumns
     from graft.errors import (
@@ -185,26 +185,26 @@ _NAMES_BY_MODULE = {
         "RowError",
     ),
     "_data_files.reader": ("read_examples",),
-    "_records.evaluations": (
+    "_records.evaluation.evaluations": (
         "EvaluationRejection",
         "EvaluationResult",
         "UnknownLabel",
     ),
-    "_records.examples": (
+    "_records.inputs.examples": (
         "Delete",
         "Example",
         "Label",
         "TextPair",
     ),
     "_records.extensions": ("Extension",),
-    "_records.predictions": (
+    "_records.predicting.predictions": (
         "Prediction",
         "Predictions",
         "Score",
         "Timings",
     ),
-    "_records.probable_errors": ("ProbableError",),
-    "_records.quotes": (
+    "_records.evaluation.probable_errors": ("ProbableError",),
+    "_records.evaluation.quotes": (
         "Quote",
         "Quotes",
     ),
@@ -219,9 +219,9 @@ _NAMES_BY_MODULE = {
         "Version",
     ),
     "_records.stored_examples": ("Erasure", "StoredExample"),
-    "_records.told": ("AdaptProgress", "AdaptResult", "CheckResult", "Event", "Outcome"),
-    "_records.row_counts": ("RowCounts",),
-    "_records.reports": (
+    "_records.adapting.told": ("AdaptProgress", "AdaptResult", "CheckResult", "Event", "Outcome"),
+    "_records.adapting.row_counts": ("RowCounts",),
+    "_records.evaluation.reports": (
         "Candidate",
         "ClassAdvice",
         "ClassReport",

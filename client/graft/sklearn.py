@@ -31,11 +31,11 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_consistent_length, check_is_fitted, column_or_1d
 
 from graft._client.sync import Client
-from graft._records.examples import Example
-from graft._records.predictions import Prediction
-from graft._records.reports import Report
-from graft._records.shapes import several_inputs
-from graft._records.targets import is_missing, label_of
+from graft._records.evaluation.reports import Report
+from graft._records.inputs.examples import Example
+from graft._records.inputs.shapes import several_inputs
+from graft._records.inputs.targets import is_missing, label_of
+from graft._records.predicting.predictions import Prediction
 from graft._streams.options import FineTuning
 from graft._tables.sources import source_of
 from graft._transport.targets import default_target

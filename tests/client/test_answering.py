@@ -10,7 +10,7 @@ import pytest
 import graft
 from graft._data_files.columns import DataError
 from graft._data_files.formats.whole import FileForm, TextForm
-from graft._records.answer_columns import AnswerColumns, cell_text
+from graft._records.predicting.answer_columns import AnswerColumns, cell_text
 from graft.cli import build_parser
 from graft.cli.answering.output import not_in
 from graft.cli.answering.what import Given, given

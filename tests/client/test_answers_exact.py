@@ -14,7 +14,7 @@ from graft._data_files.answers.asked import AskedFile, Asking
 from graft._data_files.answers.writers import JsonWriter, Layout, TableWriter
 from graft._data_files.columns import Columns
 from graft._data_files.options import Reading
-from graft._records.answer_columns import AnswerColumns
+from graft._records.predicting.answer_columns import AnswerColumns
 
 PARTS = [
     *("a", "lock", " ", '"', '""', "'", ",", ";", "\t", "\n", "\r\n", "|", "\\", "\\N", "é", "錠", "1.5"),

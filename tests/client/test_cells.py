@@ -11,8 +11,8 @@ import pytest
 from tests.client.test_report_page import Reader, report, sets_report, values_report
 
 import graft
-from graft._records.predictions import Predictions
-from graft._records.report_messages import report_of
+from graft._records.evaluation.report_messages import report_of
+from graft._records.predicting.predictions import Predictions
 from graft._report.cells import scoped
 from graft.errors import InvalidArgumentError
 from graft.v1 import report_pb2

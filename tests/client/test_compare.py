@@ -14,7 +14,7 @@ import pytest
 
 import graft
 from graft._client.comparing import Side, compared, require_comparable
-from graft._records.paired import of_proportions, of_sums, wilson
+from graft._records.evaluation.paired import of_proportions, of_sums, wilson
 from graft._records.records import Version
 from graft.cli import main
 from graft.cli.comparing.measured import sentence

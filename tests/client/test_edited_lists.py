@@ -18,8 +18,8 @@ from graft._data_files.corrections.reading import Found, list_rows, take
 from graft._data_files.corrections.writing import Listed, written
 from graft._data_files.files import DataFile
 from graft._data_files.formats.edited_list import are_of_list
-from graft._records.probable_errors import ProbableError, probable_errors
-from graft._records.reports import ExampleRef, LabelError
+from graft._records.evaluation.probable_errors import ProbableError, probable_errors
+from graft._records.evaluation.reports import ExampleRef, LabelError
 
 PIECES = (
     *('"', "'", ",", ";", "\t", "\n", "\r\n", "\r", "=1+1", "-5,lock\n7,bill", "|", "\\", '""', '\\"', "é"),

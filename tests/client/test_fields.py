@@ -16,7 +16,8 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from google.rpc.status_pb2 import Status
 
 import graft
-from graft._records import records, report_messages, reports
+from graft._records import records
+from graft._records.evaluation import report_messages, reports
 from graft.v1 import adaptation_pb2, model_pb2, report_pb2
 
 RECORDS: dict[type[Any], type[Message]] = {

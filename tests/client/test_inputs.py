@@ -7,7 +7,7 @@ import pytest
 
 import graft
 from graft._client.operations import Batcher, PredictSettings, Selector, batched, predict
-from graft._records.examples import example_messages, input_message, label_messages
+from graft._records.inputs.examples import example_messages, input_message, label_messages
 from graft._streams.limits import Limits
 from graft._streams.options import AdaptOptions
 from graft._streams.start import new_exchange

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 import graft
-from graft._records.examples import example_messages, input_message
+from graft._records.inputs.examples import example_messages, input_message
 
 PNG, JPEG, GIF = b"\x89PNG\r\n\x1a\nrest", b"\xff\xd8\xff\xe0rest", b"GIF89arest"
 WEBP, WAV = b"RIFF\x10\0\0\0WEBPrest", b"RIFF\x10\0\0\0WAVErest"

@@ -16,8 +16,8 @@ from PIL import Image
 from rich.console import Console
 
 import graft
-from graft._records.report_messages import report_of
-from graft._records.reports import LabelCount, SimilarLabels
+from graft._records.evaluation.report_messages import report_of
+from graft._records.evaluation.reports import LabelCount, SimilarLabels
 from graft._report import charts, words
 from graft._report.page import page
 from graft._report.quality import confusion_grid

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 import graft
-from graft._records.row_counts import RowCounts, RowTally
+from graft._records.adapting.row_counts import RowCounts, RowTally
 from graft.v1 import adaptation_pb2, types_pb2
 
 

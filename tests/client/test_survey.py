@@ -16,9 +16,9 @@ from graft._data_files.merging import MergedLabels
 from graft._data_files.options import Reading
 from graft._data_files.reader import numbered_examples, open_data
 from graft._data_files.survey import Survey, Surveyed, look
-from graft._records import label_forms
-from graft._records.label_cells import cell_of
-from graft._records.list_cells import list_of
+from graft._records.evaluation import label_forms
+from graft._records.inputs.label_cells import cell_of
+from graft._records.inputs.list_cells import list_of
 from graft_server.domain import label_forms as server_forms
 from graft_server.exporting.runner import answers
 

@@ -16,7 +16,7 @@ import pytest
 from tests.conftest import DATA
 
 import graft
-from graft._records.swapped import SwapGuess
+from graft._records.inputs.swapped import SwapGuess
 
 ASKED = [
     (f"where is my parcel number {number}, please?", ("parcel", "refund")[number % 2]) for number in range(12)

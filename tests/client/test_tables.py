@@ -24,7 +24,7 @@ from PIL import Image
 import datasets
 import graft
 from graft._client.given import GivenInputs, opened
-from graft._records.examples import example_messages
+from graft._records.inputs.examples import example_messages
 from graft._tables.options import as_arguments, asked_of
 
 TEXTS = ["the lock is stuck", None, "my bill is wrong", ""]

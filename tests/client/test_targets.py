@@ -15,10 +15,10 @@ import pandas as pd
 import pytest
 
 import graft
-from graft._records.examples import ChangeLike, example_messages
-from graft._records.id_use import IdUse, Use
-from graft._records.targets import is_missing, label_of
-from graft._records.task_guess import Guess, TaskGuess
+from graft._records.inputs.examples import ChangeLike, example_messages
+from graft._records.inputs.id_use import IdUse, Use
+from graft._records.inputs.targets import is_missing, label_of
+from graft._records.inputs.task_guess import Guess, TaskGuess
 from graft._streams.options import AdaptOptions
 from graft._streams.preparing import prepared, prepared_async
 from graft.v1 import types_pb2

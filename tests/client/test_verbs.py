@@ -18,7 +18,7 @@ import pytest
 from rich.console import Console
 
 import graft
-from graft._records.report_messages import report_of
+from graft._records.evaluation.report_messages import report_of
 from graft.cli import main
 from graft.cli.live import live_then, not_live
 from graft.cli.tables import drawn, rows_of

@@ -13,8 +13,8 @@ from graft._client.calls_sync import SyncCalls, messages
 from graft._client.given import opened
 from graft._client.requests_sync import SyncRequests
 from graft._progress.adapting import shown
-from graft._records.examples import LabelsLike
-from graft._records.told import AdaptProgress, AdaptResult, CheckResult, Outcome
+from graft._records.adapting.told import AdaptProgress, AdaptResult, CheckResult, Outcome
+from graft._records.inputs.examples import LabelsLike
 from graft._streams.adapt import AdaptExchange
 from graft._streams.adapt_sync import SyncAdapt
 from graft._streams.limits import Limits

@@ -38,11 +38,17 @@ from graft._client.given import GivenInputs, opened
 from graft._client.operations import Batcher, PredictSettings, Selector
 from graft._client.requests_async import AsyncRequests
 from graft._progress.adapting import shown
-from graft._records.evaluations import EvaluationResult
-from graft._records.examples import ChangeLike, ExampleLike, Input, LabelsLike, numbered_example_message
-from graft._records.predictions import Prediction
-from graft._records.report_messages import evaluation_of
-from graft._records.told import AdaptProgress, AdaptResult, CheckResult, Event, Outcome
+from graft._records.adapting.told import AdaptProgress, AdaptResult, CheckResult, Event, Outcome
+from graft._records.evaluation.evaluations import EvaluationResult
+from graft._records.evaluation.report_messages import evaluation_of
+from graft._records.inputs.examples import (
+    ChangeLike,
+    ExampleLike,
+    Input,
+    LabelsLike,
+    numbered_example_message,
+)
+from graft._records.predicting.predictions import Prediction
 from graft._streams.adapt import AdaptExchange
 from graft._streams.adapt_async import AsyncAdapt, Stream
 from graft._streams.limits import Limits

@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 from graft._client import operations as ops
-from graft._records.told import AdaptResult
+from graft._records.adapting.told import AdaptResult
 from graft._streams.extending import extending, going_on, may_be_overtaken, meanwhile, require_one_base
 from graft._streams.options import AdaptOptions
 from graft.errors import GraftError, NotFoundError

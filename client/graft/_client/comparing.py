@@ -8,11 +8,11 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from graft._client.sync import Client
-from graft._records.comparisons import AnswerChange, ClassChange, Comparison, Difference
-from graft._records.examples import Example, example_messages
-from graft._records.label_cells import cell_of
-from graft._records.paired import of_proportions, of_sums
-from graft._records.predictions import Prediction
+from graft._records.evaluation.comparisons import AnswerChange, ClassChange, Comparison, Difference
+from graft._records.evaluation.paired import of_proportions, of_sums
+from graft._records.inputs.examples import Example, example_messages
+from graft._records.inputs.label_cells import cell_of
+from graft._records.predicting.predictions import Prediction
 from graft._records.records import Version
 from graft.errors import FailedPreconditionError
 from graft.v1 import types_pb2

@@ -10,11 +10,11 @@ from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from graft._client import operations as ops
-from graft._records.evaluations import EvaluationRejection, EvaluationResult
-from graft._records.examples import Input
-from graft._records.predictions import Prediction, Predictions
-from graft._records.shapes import is_array, several_examples
-from graft._records.told import AdaptResult, CheckResult
+from graft._records.adapting.told import AdaptResult, CheckResult
+from graft._records.evaluation.evaluations import EvaluationRejection, EvaluationResult
+from graft._records.inputs.examples import Input
+from graft._records.inputs.shapes import is_array, several_examples
+from graft._records.predicting.predictions import Prediction, Predictions
 from graft._streams.look_ahead import LookAhead
 from graft._tables.options import Asked, InputColumns, as_arguments, asked_of
 from graft._tables.reading import TableExamples, TableInputs, TableRows

@@ -16,9 +16,11 @@ from typing import Any, Final, Generic, TypeAlias, TypeVar, cast
 from google.protobuf.message import Message
 from google.protobuf.wrappers_pb2 import Int32Value, StringValue
 
-from graft._records.examples import MAX_MESSAGE_BYTES, Input, TextPair, sendable_input, split_number
+from graft._records.inputs.examples import MAX_MESSAGE_BYTES, Input, TextPair, sendable_input, split_number
+from graft._records.inputs.shapes import several_inputs
+from graft._records.inputs.targets import is_missing
 from graft._records.metadata import checked_metadata
-from graft._records.predictions import Predictions, Timings, joined, predictions_of
+from graft._records.predicting.predictions import Predictions, Timings, joined, predictions_of
 from graft._records.records import (
     Adaptation,
     Backbone,
@@ -31,9 +33,7 @@ from graft._records.records import (
     model_of,
     version_of,
 )
-from graft._records.shapes import several_inputs
 from graft._records.stored_examples import Erasure, StoredExample, stored_example_of
-from graft._records.targets import is_missing
 from graft._streams.limits import BATCH_BYTES, BATCH_EXAMPLES
 from graft.v1 import adaptation_pb2, model_pb2, prediction_pb2, types_pb2
 

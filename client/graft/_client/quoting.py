@@ -16,10 +16,10 @@ from graft._client.operations import (
     get_version,
     list_examples,
 )
-from graft._records.probable_errors import ProbableError, probable_errors
-from graft._records.quotes import Quote, Quotes, quote_of
+from graft._records.evaluation.probable_errors import ProbableError, probable_errors
+from graft._records.evaluation.quotes import Quote, Quotes, quote_of
+from graft._records.evaluation.reports import Report
 from graft._records.records import Version
-from graft._records.reports import Report
 from graft._records.stored_examples import StoredExample, stored_example_of
 from graft.errors import GraftError
 from graft.v1 import model_pb2

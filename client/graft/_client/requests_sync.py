@@ -10,13 +10,13 @@ from graft._client import quoting
 from graft._client.calls_sync import SyncCalls
 from graft._client.given import GivenInputs
 from graft._client.operations import PredictSettings, Selector
-from graft._records.examples import (
+from graft._records.evaluation.probable_errors import ProbableError
+from graft._records.evaluation.reports import Report
+from graft._records.inputs.examples import (
     Input,
 )
-from graft._records.predictions import Predictions
-from graft._records.probable_errors import ProbableError
+from graft._records.predicting.predictions import Predictions
 from graft._records.records import Adaptation, Backbone, CancelledAdaptation, Model, Version
-from graft._records.reports import Report
 from graft._records.stored_examples import Erasure, StoredExample
 from graft._tables.options import InputColumns, Inputs
 

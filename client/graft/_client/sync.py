@@ -20,11 +20,11 @@ from graft._client.evaluating_sync import SyncEvaluation
 from graft._client.exporting import Export
 from graft._client.given import GivenInputs, opened
 from graft._client.operations import PredictSettings, Selector
-from graft._records.evaluations import EvaluationResult
-from graft._records.examples import example_messages
-from graft._records.predictions import Prediction
-from graft._records.report_messages import evaluation_of
-from graft._records.told import Event
+from graft._records.adapting.told import Event
+from graft._records.evaluation.evaluations import EvaluationResult
+from graft._records.evaluation.report_messages import evaluation_of
+from graft._records.inputs.examples import example_messages
+from graft._records.predicting.predictions import Prediction
 from graft._streams.limits import Limits
 from graft._streams.predict import PredictExchange
 from graft._streams.predict_sync import SyncPredict

@@ -8,7 +8,7 @@ from typing import Any, Final, NamedTuple
 
 from graft._data_files.columns import Row, RowError
 from graft._data_files.header import like, missing
-from graft._records.targets import is_missing, number_of, word_of
+from graft._records.inputs.targets import is_missing, number_of, word_of
 
 _GROUPED: Final = re.compile(r"[+-]?\d{1,3}(\.\d{3})+(,\d*)?|[+-]?\d*(,\d*)?")
 """A number with a decimal comma, and with points between thousands."""

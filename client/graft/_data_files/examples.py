@@ -10,9 +10,9 @@ from typing import Any, Final
 from graft._data_files.cells import Cells
 from graft._data_files.columns import Columns, Origin, Row
 from graft._data_files.targets import target_of
-from graft._records.examples import Example, Input, TextPair
-from graft._records.media import media_message, unusable
-from graft._records.shapes import features_of, is_array
+from graft._records.inputs.examples import Example, Input, TextPair
+from graft._records.inputs.media import media_message, unusable
+from graft._records.inputs.shapes import features_of, is_array
 
 _ORIGIN_BYTES: Final = 256
 """The most of an example's origin that a server takes."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping
 
-from graft._records.label_forms import reading, similar, spelled
+from graft._records.evaluation.label_forms import reading, similar, spelled
 
 _SHOWN = 10
 

@@ -14,7 +14,7 @@ from graft._data_files.files import DataFile
 from graft._data_files.folders.tree import FOLDER_COLUMNS, FolderTree
 from graft._data_files.options import Reading
 from graft._data_files.refused import RowsRead
-from graft._records.examples import Example
+from graft._records.inputs.examples import Example
 
 Data: TypeAlias = DataFile | FolderTree
 _NAMED: Final = 3

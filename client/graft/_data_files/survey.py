@@ -13,11 +13,11 @@ from graft._data_files.cells import Cells, is_no_number
 from graft._data_files.columns import Columns, Origin, Row, RowError
 from graft._data_files.examples import example_of
 from graft._data_files.targets import CODE, labels_in
-from graft._records.id_use import IdUse
-from graft._records.list_cells import list_of
-from graft._records.swapped import SwapGuess
-from graft._records.targets import is_collection, is_missing, plain
-from graft._records.task_guess import Guess, TaskGuess
+from graft._records.inputs.id_use import IdUse
+from graft._records.inputs.list_cells import list_of
+from graft._records.inputs.swapped import SwapGuess
+from graft._records.inputs.targets import is_collection, is_missing, plain
+from graft._records.inputs.task_guess import Guess, TaskGuess
 
 _MAX_CELLS: Final = 1_000_000
 """The most different cells of labels that are counted."""

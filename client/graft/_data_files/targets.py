@@ -8,8 +8,8 @@ from typing import Any, Final
 
 from graft._data_files.cells import Cells
 from graft._data_files.columns import Columns
-from graft._records.list_cells import list_of
-from graft._records.targets import distribution_of, is_collection, label_of, labels_of
+from graft._records.inputs.list_cells import list_of
+from graft._records.inputs.targets import distribution_of, is_collection, label_of, labels_of
 
 CODE: Final = re.compile(r"([+-]?\d+)\.0+")
 """A whole number that was written as a fraction."""

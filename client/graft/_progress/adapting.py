@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 from graft._progress.display import display_of
 from graft._progress.view import AdaptView
-from graft._records.told import AdaptProgress
+from graft._records.adapting.told import AdaptProgress
 
 OnProgress = Callable[[AdaptProgress], None]
 

@@ -7,8 +7,8 @@ from collections.abc import Callable
 from typing import Final
 
 from graft._progress import words
+from graft._records.adapting.told import AdaptProgress
 from graft._records.records import Progress
-from graft._records.told import AdaptProgress
 
 SETTLED_S: Final = 10.0
 """From when on what even work took says what it will take."""

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
+from graft._records.adapting.told import AdaptProgress
 from graft._records.records import Progress
-from graft._records.told import AdaptProgress
 from graft._report import words
 
 Told = AdaptProgress | Progress

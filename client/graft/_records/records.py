@@ -7,12 +7,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, Final
 
-from graft._records.examples import Label
+from graft._records.evaluation.report_messages import report_of
+from graft._records.evaluation.reports import Report
+from graft._records.evaluation.shown import Saved
 from graft._records.extensions import Extension, extension_if
 from graft._records.fields import enum_text, seconds_of, time_of
-from graft._records.report_messages import report_of
-from graft._records.reports import Report
-from graft._records.shown import Saved
+from graft._records.inputs.examples import Label
 from graft.errors import GraftError, Rejection, from_status
 from graft.v1 import adaptation_pb2, model_pb2, types_pb2
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from graft._records.examples import Example, Input, TextPair
+from graft._records.inputs.examples import Example, Input, TextPair
 from graft.v1 import model_pb2, types_pb2
 
 

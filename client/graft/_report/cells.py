@@ -14,11 +14,11 @@ from functools import cache
 from html import escape
 from typing import Final
 
-from graft._records.evaluations import EvaluationResult
-from graft._records.predictions import Prediction, Predictions
+from graft._records.adapting.told import AdaptResult, CheckResult
+from graft._records.evaluation.evaluations import EvaluationResult
+from graft._records.evaluation.reports import Report
+from graft._records.predicting.predictions import Prediction, Predictions
 from graft._records.records import Version
-from graft._records.reports import Report
-from graft._records.told import AdaptResult, CheckResult
 from graft._report import markup, quality, summary, training_data, words
 from graft.errors import Rejection
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from html import escape
 from typing import Final
 
-from graft._records.reports import CurvePoint, MapPoint, PredictedValue, ReliabilityBin
+from graft._records.evaluation.reports import CurvePoint, MapPoint, PredictedValue, ReliabilityBin
 from graft._report import words
 
 HUES: Final = 8

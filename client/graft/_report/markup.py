@@ -7,7 +7,7 @@ from html import escape
 from importlib.resources import files
 from typing import Final
 
-from graft._records.reports import Report
+from graft._records.evaluation.reports import Report
 from graft._report import charts
 
 _ROOM: Final = 44

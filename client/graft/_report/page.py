@@ -12,9 +12,9 @@ from dataclasses import replace
 from html import escape
 from string import Template
 
+from graft._records.adapting.told import AdaptResult
+from graft._records.evaluation.reports import Report
 from graft._records.records import Version
-from graft._records.reports import Report
-from graft._records.told import AdaptResult
 from graft._report import markup, quality, summary, training_data, words
 from graft._version import __version__
 

@@ -7,8 +7,8 @@ from collections.abc import Iterable
 from html import escape
 from typing import Final
 
-from graft._records.evaluations import EvaluationResult
-from graft._records.reports import Candidate, ClassReport, Report
+from graft._records.evaluation.evaluations import EvaluationResult
+from graft._records.evaluation.reports import Candidate, ClassReport, Report
 from graft._report import charts, markup, words
 
 _MAX_MATRIX: Final = 16

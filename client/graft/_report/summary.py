@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from html import escape
 
-from graft._records.evaluations import EvaluationResult
-from graft._records.reports import MultiLabelFigures, RegressionFigures, Report
+from graft._records.evaluation.evaluations import EvaluationResult
+from graft._records.evaluation.reports import MultiLabelFigures, RegressionFigures, Report
 from graft._report import markup, words
 
 

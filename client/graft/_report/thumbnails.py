@@ -6,7 +6,7 @@ import base64
 import io
 from typing import Final
 
-from graft._records.media import media_message
+from graft._records.inputs.media import media_message
 
 _MOST_BYTES: Final = 64 * 1024
 """Of a file that is shown as it is."""

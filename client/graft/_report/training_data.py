@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from html import escape
 from typing import Final
 
-from graft._records.label_forms import spelled
-from graft._records.quotes import Quotes
-from graft._records.reports import (
+from graft._records.evaluation.label_forms import spelled
+from graft._records.evaluation.quotes import Quotes
+from graft._records.evaluation.reports import (
     DuplicateGroup,
     ExampleRef,
     LabelError,

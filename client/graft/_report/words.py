@@ -6,8 +6,8 @@ import unicodedata
 from collections.abc import Mapping
 from typing import Final
 
-from graft._records.evaluations import EvaluationResult
-from graft._records.reports import (
+from graft._records.evaluation.evaluations import EvaluationResult
+from graft._records.evaluation.reports import (
     ClassAdvice,
     CurvePoint,
     DataReport,

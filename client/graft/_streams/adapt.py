@@ -21,10 +21,10 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from typing import Final
 
+from graft._records.adapting.told import AdaptProgress, AdaptResult, Outcome, outcome_of
+from graft._records.evaluation.report_messages import report_of
 from graft._records.extensions import Extension, extension_if
 from graft._records.records import NOTHING_TOLD, Progress, live_of, progress_of, rejection_of
-from graft._records.report_messages import report_of
-from graft._records.told import AdaptProgress, AdaptResult, Outcome, outcome_of
 from graft._streams.extending import FEWER, far_fewer, not_extended
 from graft._streams.limits import BATCH_BYTES, BATCH_EXAMPLES, BATCH_WAIT_S, Limits
 from graft._streams.lost import acknowledged_lost, given_up

@@ -13,8 +13,8 @@ from collections.abc import AsyncIterable, Awaitable, Callable, Iterable
 
 import grpc
 
-from graft._records.examples import ChangeLike, numbered_change_message
-from graft._records.told import AdaptProgress, AdaptResult, Outcome
+from graft._records.adapting.told import AdaptProgress, AdaptResult, Outcome
+from graft._records.inputs.examples import ChangeLike, numbered_change_message
 from graft._streams.adapt import AdaptExchange
 from graft._transport import forking
 from graft._transport.async_status import FinalStatus

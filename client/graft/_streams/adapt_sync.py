@@ -16,7 +16,7 @@ from typing import Any
 
 import grpc
 
-from graft._records.told import AdaptProgress, AdaptResult, Outcome
+from graft._records.adapting.told import AdaptProgress, AdaptResult, Outcome
 from graft._streams.adapt import AdaptExchange
 from graft._transport.reading_sync import end, start
 from graft.errors import GraftError, client_closed, from_call

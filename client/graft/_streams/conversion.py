@@ -6,15 +6,15 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
-from graft._records.examples import ChangeLike, Delete, Example, numbered_change_message
-from graft._records.id_use import IdUse
-from graft._records.label_forms import MAX_SIMILAR, similar
-from graft._records.list_cells import list_of
-from graft._records.live import stays
-from graft._records.row_counts import RowCounts, RowTally
-from graft._records.swapped import SwapGuess
-from graft._records.task_guess import Guess
-from graft._records.told import AdaptResult, CheckResult
+from graft._records.adapting.live import stays
+from graft._records.adapting.row_counts import RowCounts, RowTally
+from graft._records.adapting.told import AdaptResult, CheckResult
+from graft._records.evaluation.label_forms import MAX_SIMILAR, similar
+from graft._records.inputs.examples import ChangeLike, Delete, Example, numbered_change_message
+from graft._records.inputs.id_use import IdUse
+from graft._records.inputs.list_cells import list_of
+from graft._records.inputs.swapped import SwapGuess
+from graft._records.inputs.task_guess import Guess
 from graft.v1 import adaptation_pb2
 
 OVERRULED_BY = "task='{}'"

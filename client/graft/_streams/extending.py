@@ -7,8 +7,8 @@ from collections.abc import Iterable
 from dataclasses import replace
 from typing import Final
 
+from graft._records.adapting.told import AdaptResult
 from graft._records.records import Adaptation, Model, Version
-from graft._records.told import AdaptResult
 from graft._streams.options import AdaptOptions
 from graft.errors import GraftError, UnimplementedError
 from graft.v1 import adaptation_pb2, report_pb2

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from graft._records.examples import LabelsLike
+from graft._records.inputs.examples import LabelsLike
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Final
 
-from graft._records.predictions import Prediction, Predictions, predictions_of
+from graft._records.predicting.predictions import Prediction, Predictions, predictions_of
 from graft._transport.progress_timeout import keep_alive_s
 from graft._transport.retry import Backoff, is_resumable, overload_delay_s
 from graft.errors import DeadlineExceededError, GraftError, UnavailableError, from_status

@@ -13,7 +13,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 
 import grpc
 
-from graft._records.predictions import Prediction
+from graft._records.predicting.predictions import Prediction
 from graft._streams.predict import PredictExchange
 from graft._transport import forking
 from graft._transport.async_status import FinalStatus

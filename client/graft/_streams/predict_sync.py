@@ -9,7 +9,7 @@ import queue
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator
 
-from graft._records.predictions import Prediction
+from graft._records.predicting.predictions import Prediction
 from graft._streams.predict import PredictExchange
 from graft._transport.reading_sync import Incoming
 from graft.errors import GraftError

@@ -8,11 +8,11 @@ from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator, Se
 from dataclasses import dataclass, replace
 from typing import Final, Generic, TypeVar
 
-from graft._records.examples import ChangeLike, Delete, Example
-from graft._records.id_use import IdUse, Use
-from graft._records.shapes import several_examples
-from graft._records.targets import is_missing, word_of
-from graft._records.task_guess import TaskGuess
+from graft._records.inputs.examples import ChangeLike, Delete, Example
+from graft._records.inputs.id_use import IdUse, Use
+from graft._records.inputs.shapes import several_examples
+from graft._records.inputs.targets import is_missing, word_of
+from graft._records.inputs.task_guess import TaskGuess
 from graft._streams.conversion import OVERRULED_BY, Conversion
 from graft._streams.look_ahead import LookAhead
 from graft._streams.options import AdaptOptions

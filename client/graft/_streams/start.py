@@ -5,7 +5,7 @@ from __future__ import annotations
 import uuid
 from dataclasses import replace
 
-from graft._records.examples import label_messages
+from graft._records.inputs.examples import label_messages
 from graft._records.metadata import checked_metadata
 from graft._streams.adapt import AdaptExchange
 from graft._streams.limits import Limits

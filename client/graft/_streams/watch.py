@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-from graft._records.told import Event, event_of
+from graft._records.adapting.told import Event, event_of
 from graft._transport.progress_timeout import Cursor, ProgressTimeout, keep_alive_s
 from graft.errors import GraftError
 from graft.v1 import adaptation_pb2

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Final, Protocol, TypeAlias, TypedDict
 
 from graft._data_files.columns import Columns
-from graft._records.examples import ChangeLike, Input
+from graft._records.inputs.examples import ChangeLike, Input
 
 
 class TableColumns(TypedDict, total=False):

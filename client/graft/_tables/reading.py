@@ -13,8 +13,8 @@ from graft._data_files.cells import Cells
 from graft._data_files.columns import Columns, DataError, Row, RowError
 from graft._data_files.examples import example_of, input_of
 from graft._data_files.survey import Survey, look
-from graft._records.examples import MAX_MESSAGE_BYTES, Example, Input
-from graft._records.targets import is_missing
+from graft._records.inputs.examples import MAX_MESSAGE_BYTES, Example, Input
+from graft._records.inputs.targets import is_missing
 from graft._streams.look_ahead import LookAhead
 from graft._tables.options import Asked, as_arguments
 from graft._tables.sources import Frame, Source

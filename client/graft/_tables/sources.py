@@ -14,8 +14,8 @@ from typing import Any, ClassVar, Final, Protocol
 
 from graft._data_files.columns import Columns, DataError, Row, RowError
 from graft._data_files.header import Header, fitted
-from graft._records.shapes import is_array
-from graft._records.targets import plain
+from graft._records.inputs.shapes import is_array
+from graft._records.inputs.targets import plain
 from graft._tables.hugging_face import names_of_codes
 from graft._tables.options import name_of
 from graft._tables.stored import StoredRows, is_stored

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Final
 
-from graft._records.examples import MAX_MESSAGE_BYTES
+from graft._records.inputs.examples import MAX_MESSAGE_BYTES
 
 # A repeat of what is missing here can be told that somebody else did it (NOT_FOUND, ALIAS_MOVED) when it was the first
 # try of the same call.

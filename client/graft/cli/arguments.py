@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Final, Literal, TypeAlias
 
-from graft._records.list_cells import list_of
+from graft._records.inputs.list_cells import list_of
 from graft._transport.targets import DEFAULT_TARGET, default_target
 
 Verbs: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"  # noqa: SLF001  (no public name)

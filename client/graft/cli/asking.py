@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import BinaryIO, Final, TypeAlias
 
 from graft._data_files.columns import DataError
-from graft._records.examples import Input, TextPair, sendable_input
-from graft._records.predictions import Prediction
+from graft._records.inputs.examples import Input, TextPair, sendable_input
+from graft._records.predicting.predictions import Prediction
 from graft.errors import GraftError, InvalidArgumentError
 
 Asked: TypeAlias = "tuple[str, Input | GraftError]"

@@ -16,8 +16,8 @@ from rich.text import Text
 from graft._progress import words
 from graft._progress.display import LogLines
 from graft._progress.view import AdaptView, View, WatchView
+from graft._records.adapting.told import AdaptProgress
 from graft._records.records import Progress
-from graft._records.told import AdaptProgress
 
 _FRAMES_PER_S: Final = 5
 _WIDEST_BAR: Final = 40

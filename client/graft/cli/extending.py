@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from graft._client.sync import Client
 from graft._data_files.columns import DataError
+from graft._records.adapting.told import AdaptResult
 from graft._records.extensions import Extension
 from graft._records.records import Model, Version
-from graft._records.told import AdaptResult
 from graft._streams.extending import FEWER
 from graft.cli.reading import Known
 from graft.errors import NotFoundError, UnavailableError

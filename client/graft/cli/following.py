@@ -15,7 +15,7 @@ from graft._data_files.cells import Cells
 from graft._data_files.columns import Columns, RowError
 from graft._data_files.examples import example_of
 from graft._data_files.formats.json_rows import json_row
-from graft._records.examples import ChangeLike, Delete
+from graft._records.inputs.examples import ChangeLike, Delete
 from graft.cli.interrupts import Interrupts
 
 DELETE: Final = "delete"

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from graft._records.live import local, stays
+from graft._records.adapting.live import local, stays
+from graft._records.adapting.told import AdaptResult, Event, Outcome
 from graft._records.records import Model, Publication
-from graft._records.told import AdaptResult, Event, Outcome
 
 
 def pinned(model: Model) -> str:

@@ -9,12 +9,12 @@ from typing import Final
 
 from graft._data_files.refused import RowsRead
 from graft._progress.words import doing
-from graft._records.evaluations import EvaluationResult
-from graft._records.label_cells import cell_of
-from graft._records.predictions import Prediction
-from graft._records.reports import Report
+from graft._records.adapting.told import Event
+from graft._records.evaluation.evaluations import EvaluationResult
+from graft._records.evaluation.reports import Report
+from graft._records.inputs.label_cells import cell_of
+from graft._records.predicting.predictions import Prediction
 from graft._records.stored_examples import StoredExample
-from graft._records.told import Event
 from graft._report import words
 from graft.cli.live import live_then
 from graft.cli.spoken import spoken

@@ -16,11 +16,11 @@ from graft._data_files.merging import MergedLabels
 from graft._data_files.reader import Data, numbered_examples, open_data
 from graft._data_files.refused import RowsRead
 from graft._data_files.survey import Survey, look
-from graft._records.examples import Example
-from graft._records.id_use import IdUse, Use
-from graft._records.label_forms import new_labels
-from graft._records.row_counts import RowCounts
-from graft._records.swapped import SwapGuess
+from graft._records.adapting.row_counts import RowCounts
+from graft._records.evaluation.label_forms import new_labels
+from graft._records.inputs.examples import Example
+from graft._records.inputs.id_use import IdUse, Use
+from graft._records.inputs.swapped import SwapGuess
 from graft._streams.look_ahead import LookAhead
 from graft.cli.data_options import columns_of, reading_of
 

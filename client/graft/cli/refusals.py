@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from graft._data_files.columns import DataError
 from graft._data_files.refused import FIRST, RowsRead
-from graft._records.row_counts import RowCounts
+from graft._records.adapting.row_counts import RowCounts
 from graft.cli.plain import plain
 from graft.cli.reading import shown_values
 from graft.cli.spoken import spoken

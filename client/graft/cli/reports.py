@@ -7,12 +7,19 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 from graft._client.sync import Client
-from graft._records.evaluations import EvaluationResult
+from graft._records.adapting.told import AdaptResult
+from graft._records.evaluation.evaluations import EvaluationResult
+from graft._records.evaluation.label_forms import named
+from graft._records.evaluation.quotes import Quotes
+from graft._records.evaluation.reports import (
+    ClassReport,
+    Confusion,
+    DataReport,
+    ExampleRef,
+    Report,
+    SimilarLabels,
+)
 from graft._records.extensions import Extension
-from graft._records.label_forms import named
-from graft._records.quotes import Quotes
-from graft._records.reports import ClassReport, Confusion, DataReport, ExampleRef, Report, SimilarLabels
-from graft._records.told import AdaptResult
 from graft._report import words
 from graft._report.charts import cut
 from graft.cli import phrases

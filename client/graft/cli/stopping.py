@@ -18,8 +18,8 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Final, Self
 
 from graft._client.sync import Client
+from graft._records.adapting.told import AdaptProgress
 from graft._records.records import Adaptation, CancelledAdaptation
-from graft._records.told import AdaptProgress
 from graft._transport.targets import default_target
 from graft.errors import GraftError, NotFoundError
 

@@ -9,9 +9,9 @@ from typing import Any, Final, Literal
 
 from rich.markup import escape
 
-from graft._records.answer_columns import reason_of
-from graft._records.predictions import Prediction
-from graft._records.told import Event, Outcome
+from graft._records.adapting.told import Event, Outcome
+from graft._records.predicting.answer_columns import reason_of
+from graft._records.predicting.predictions import Prediction
 from graft._report import words
 from graft.cli import phrases
 from graft.cli.bars import AdaptBar, CountBar, WatchBar
@@ -110,7 +110,8 @@ class Terminal:
 
     def json(self, value: Any) -> None:
         """A result for programs, on one line."""
-        self.line(json.dumps(plain(value), ensure_ascii=False))
+        spelled = self.out.encoding not in ("utf-8", "utf-16", "utf-32")
+        self.line(json.dumps(plain(value), ensure_ascii=spelled))
 
     def json_lines(self, values: Iterable[Any]) -> None:
         """Results for programs, one a line."""

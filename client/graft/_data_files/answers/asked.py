@@ -19,8 +19,8 @@ from graft._data_files.formats.encodings import encoding_of, known_encoding
 from graft._data_files.formats.lines import TextLines
 from graft._data_files.formats.whole import FileForm, WholeRow
 from graft._data_files.options import Reading
-from graft._records.examples import Input
-from graft._records.media import ENDINGS as MEDIA
+from graft._records.inputs.examples import Input
+from graft._records.inputs.media import ENDINGS as MEDIA
 
 _LINES: Final = frozenset((".txt", ".text"))
 """The endings of files whose lines are texts, unless a column is named."""

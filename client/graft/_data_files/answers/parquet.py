@@ -11,7 +11,7 @@ from graft._data_files.answers.asked import AskedRow
 from graft._data_files.answers.writers import Layout, json_text
 from graft._data_files.formats.parquet_writing import ParquetColumn, write_extended, write_rows
 from graft._data_files.formats.whole import WholeRow
-from graft._records.answer_columns import AnswerColumns
+from graft._records.predicting.answer_columns import AnswerColumns
 
 _WHOLE: Final = 2**63
 

@@ -15,7 +15,7 @@ from graft._data_files.answers.asked import AskedRow
 from graft._data_files.columns import Row
 from graft._data_files.formats.records import Dialect
 from graft._data_files.formats.whole import FileForm, TextForm, WholeRow
-from graft._records.answer_columns import PREFIX, cell_text
+from graft._records.predicting.answer_columns import PREFIX, cell_text
 
 _DELIMITERS: Final = {"csv": ",", "tsv": "\t"}
 _ENDS: Final = "\r\n\x1a"

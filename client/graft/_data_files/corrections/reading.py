@@ -12,10 +12,10 @@ from graft._data_files.columns import Columns, RowError
 from graft._data_files.corrections.writing import CONFIRMED, DELETE, VERSION, target
 from graft._data_files.files import DataFile
 from graft._data_files.targets import target_of
-from graft._records.examples import Example, TextPair
-from graft._records.list_cells import list_of
+from graft._records.inputs.examples import Example, TextPair
+from graft._records.inputs.list_cells import list_of
+from graft._records.inputs.targets import distribution_of
 from graft._records.stored_examples import StoredExample
-from graft._records.targets import distribution_of
 
 _DIGITS: Final = 1e-9
 """Weights and values that differ less, relatively, are the same: a spreadsheet writes fewer digits."""

@@ -8,9 +8,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, TextIO
 
-from graft._records.examples import TextPair
-from graft._records.label_cells import cell_of
-from graft._records.probable_errors import ProbableError
+from graft._records.evaluation.probable_errors import ProbableError
+from graft._records.inputs.examples import TextPair
+from graft._records.inputs.label_cells import cell_of
 from graft._records.stored_examples import StoredExample
 
 CONFIRMED: Final = "confirmed"

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Final
 
 from graft._data_files.columns import DataError
-from graft._records.media import ENDINGS, kind_of
+from graft._records.inputs.media import ENDINGS, kind_of
 
 _SPLITS: Final = {
     **dict.fromkeys(("train", "training"), "train"),

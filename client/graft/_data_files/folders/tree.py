@@ -9,7 +9,7 @@ from typing import Self
 
 from graft._data_files.columns import Columns, DataError, Row, RowError
 from graft._data_files.folders.layout import Found, Layout
-from graft._records.media import ENDINGS, unusable
+from graft._records.inputs.media import ENDINGS, unusable
 
 FOLDER_COLUMNS = Columns(input="path", label="label", split="split", path=True)
 """What a `FolderTree` holds."""

@@ -17,7 +17,7 @@ from graft._data_files.answers.parquet import parquet_of
 from graft._data_files.answers.unfinished import Straight, Unfinished
 from graft._data_files.answers.writers import AnswerWriter, Layout
 from graft._data_files.columns import DataError
-from graft._records.answer_columns import AnswerColumns
+from graft._records.predicting.answer_columns import AnswerColumns
 from graft.cli.answering.choice import Chosen, chosen
 from graft.cli.answering.output import Output, input_names, not_in, output_of, packed, writer_to
 from graft.cli.answering.run import Answering, Pace, Write

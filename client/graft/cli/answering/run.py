@@ -10,10 +10,10 @@ from typing import Any, Final, TypeAlias
 
 from graft._data_files.answers.asked import AskedRow
 from graft._data_files.columns import RowError
-from graft._records.answer_columns import AnswerColumns, reason_of
-from graft._records.examples import Input, sendable_input
-from graft._records.media import unusable
-from graft._records.predictions import Prediction
+from graft._records.inputs.examples import Input, sendable_input
+from graft._records.inputs.media import unusable
+from graft._records.predicting.answer_columns import AnswerColumns, reason_of
+from graft._records.predicting.predictions import Prediction
 
 Write: TypeAlias = Callable[[AskedRow, "list[Any] | None", bool], None]
 """Takes a row, what its answer's columns hold (None: it is no row), and whether that is an error."""

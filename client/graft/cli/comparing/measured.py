@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from graft._data_files.refused import RowsRead
-from graft._records.comparisons import AnswerChange, Comparison, Difference
-from graft._records.examples import Example, TextPair
+from graft._records.evaluation.comparisons import AnswerChange, Comparison, Difference
+from graft._records.inputs.examples import Example, TextPair
 from graft._report import words
 from graft.cli import phrases
 

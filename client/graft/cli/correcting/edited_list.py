@@ -15,10 +15,10 @@ from graft._data_files.files import DataFile
 from graft._data_files.formats.edited_list import reading_of_list
 from graft._data_files.reader import open_data
 from graft._data_files.refused import RowsRead
-from graft._records.label_forms import new_labels
+from graft._records.adapting.told import AdaptProgress
+from graft._records.evaluation.label_forms import new_labels
 from graft._records.records import Version
 from graft._records.stored_examples import StoredExample
-from graft._records.told import AdaptProgress
 from graft.cli.correcting.sending import Sending
 from graft.cli.data_options import columns_of, reading_of
 from graft.cli.refusals import say_refusals

@@ -7,9 +7,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from graft._client.sync import Client
-from graft._records.label_cells import cell_of
+from graft._records.evaluation.reports import DuplicateGroup
+from graft._records.inputs.label_cells import cell_of
 from graft._records.records import Version
-from graft._records.reports import DuplicateGroup
 from graft._records.stored_examples import StoredExample
 
 Target = str | tuple[str, ...] | float

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 from rich.markup import escape
 
 from graft._data_files.corrections.reading import Edit, Found
-from graft._records.list_cells import list_of
+from graft._records.inputs.list_cells import list_of
 from graft._report import words
 from graft._report.charts import cut
 from graft.cli.correcting.items import Item, Target, in_words

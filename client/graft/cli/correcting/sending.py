@@ -12,10 +12,10 @@ from graft._client.sync import Client
 from graft._data_files.columns import RowError
 from graft._data_files.corrections.reading import Found
 from graft._data_files.refused import RowsRead
-from graft._records.examples import ChangeLike, Delete
+from graft._records.adapting.told import AdaptProgress, AdaptResult
+from graft._records.evaluation.reports import Report
+from graft._records.inputs.examples import ChangeLike, Delete
 from graft._records.records import Version
-from graft._records.reports import Report
-from graft._records.told import AdaptProgress, AdaptResult
 from graft._report import words
 from graft.cli.live import not_live
 from graft.cli.refusals import say_refusals, with_refused

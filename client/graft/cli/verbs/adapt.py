@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any, Final
 from graft._client.sync import Client
 from graft._data_files.columns import RowError
 from graft._data_files.refused import RowsRead
-from graft._records.label_forms import asked
-from graft._records.told import AdaptProgress, AdaptResult, CheckResult
+from graft._records.adapting.told import AdaptProgress, AdaptResult, CheckResult
+from graft._records.evaluation.label_forms import asked
 from graft._streams.options import FineTuning
 from graft.cli.arguments import Verbs, add_full, add_verb, names, pair, positive
 from graft.cli.correcting.edited_list import adapt_by_list, base_of_list, is_edited_list

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from graft._client.sync import Client
 from graft._data_files.columns import DataError
 from graft._data_files.refused import RowsRead
-from graft._records.evaluations import EvaluationResult
+from graft._records.evaluation.evaluations import EvaluationResult
 from graft.cli import phrases
 from graft.cli.arguments import Verbs, add_full, add_selector, add_verb
 from graft.cli.data_options import DATA_FILES, add_data

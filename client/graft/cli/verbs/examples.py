@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 from graft._client.sync import Client
 from graft._data_files.corrections.writing import Listed, written
-from graft._records.examples import TextPair
+from graft._records.inputs.examples import TextPair
 from graft._records.stored_examples import StoredExample
 from graft._report import words
 from graft._report.charts import cut

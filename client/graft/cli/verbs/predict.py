@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Final
 
 from graft._client.sync import Client
 from graft._data_files.columns import DataError
-from graft._records.answer_columns import reason_of
-from graft._records.predictions import Prediction
+from graft._records.predicting.answer_columns import reason_of
+from graft._records.predicting.predictions import Prediction
 from graft.cli.answering.file import answer_file
 from graft.cli.answering.output import FORMATS
 from graft.cli.answering.what import Given, given

@@ -14,10 +14,10 @@ from graft._client.sync import Client
 from graft._data_files.corrections.reading import Found
 from graft._data_files.corrections.writing import Listed, written
 from graft._data_files.refused import RowsRead
-from graft._records.examples import TextPair
-from graft._records.media import ending_of
+from graft._records.adapting.told import AdaptProgress
+from graft._records.inputs.examples import TextPair
+from graft._records.inputs.media import ending_of
 from graft._records.records import Version
-from graft._records.told import AdaptProgress
 from graft.cli.arguments import Verbs, add_full, add_selector, add_verb
 from graft.cli.correcting.items import Item, conflicts_of, duplicates_of, errors_of
 from graft.cli.correcting.keys import Keys

@@ -8,8 +8,8 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Final
 
 from graft._client.sync import Client
+from graft._records.evaluation.reports import Report
 from graft._records.records import Version
-from graft._records.reports import Report
 from graft._report import words
 from graft.cli import phrases
 from graft.cli.arguments import Verbs, add_verb

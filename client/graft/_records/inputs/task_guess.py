@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Final
 
-from graft._records.examples import ChangeLike, Delete, Example
-from graft._records.targets import is_collection, plain
+from graft._records.inputs.examples import ChangeLike, Delete, Example
+from graft._records.inputs.targets import is_collection, plain
 
 _MAX_KINDS: Final = 1_000
 """The most different numbers that are told apart; more are no codes of classes."""

@@ -6,8 +6,8 @@ import importlib
 from collections.abc import Sequence
 from typing import Any, Final
 
-from graft._records.answer_columns import AnswerColumns
-from graft._records.predictions import Prediction
+from graft._records.predicting.answer_columns import AnswerColumns
+from graft._records.predicting.predictions import Prediction
 
 LIBRARIES: Final = ("pandas", "polars")
 _PANDAS: Final = {"text": "object", "flag": "boolean", "number": "float64"}

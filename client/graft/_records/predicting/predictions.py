@@ -7,8 +7,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Final
 
+from graft._records.evaluation.shown import Shown
 from graft._records.fields import seconds_of
-from graft._records.shown import Shown
 from graft.errors import GraftError, from_status
 from graft.v1 import prediction_pb2
 
@@ -129,7 +129,7 @@ class Predictions(list[Prediction], Shown):
             ValueError: The library is another one, or has no index.
             ModuleNotFoundError: It is not installed.
         """
-        frames: Any = importlib.import_module("graft._records.frames")
+        frames: Any = importlib.import_module("graft._records.predicting.frames")
         return frames.frame_of(self, library, index, top_k)
 
 

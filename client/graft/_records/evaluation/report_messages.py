@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any, Final, TypeVar
 
-from graft._records.evaluations import EvaluationRejection, EvaluationResult, UnknownLabel
-from graft._records.fields import enum_text, seconds_of, time_of
-from graft._records.reports import (
+from graft._records.evaluation.evaluations import EvaluationRejection, EvaluationResult, UnknownLabel
+from graft._records.evaluation.reports import (
     Candidate,
     ClassAdvice,
     ClassReport,
@@ -33,6 +32,7 @@ from graft._records.reports import (
     TuningPoint,
     TuningReport,
 )
+from graft._records.fields import enum_text, seconds_of, time_of
 from graft.v1 import model_pb2, report_pb2, types_pb2
 
 T = TypeVar("T")

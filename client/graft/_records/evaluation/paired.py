@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Final
 
-from graft._records.comparisons import Difference
+from graft._records.evaluation.comparisons import Difference
 
 Z_95: Final = 1.959963984540054
 PROPORTIONS: Final = "Newcombe's hybrid score interval for paired proportions (1998, method 10)"

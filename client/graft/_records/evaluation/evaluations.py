@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from graft._records.reports import ClassReport, Confusion, MultiLabelFigures, RegressionFigures
-from graft._records.shown import Shown
+from graft._records.evaluation.reports import ClassReport, Confusion, MultiLabelFigures, RegressionFigures
+from graft._records.evaluation.shown import Shown
 
 
 @dataclass(frozen=True, slots=True)

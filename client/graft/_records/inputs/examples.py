@@ -8,9 +8,16 @@ from dataclasses import dataclass
 from dataclasses import field as field_
 from typing import Any, TypeAlias
 
-from graft._records.media import media_message
-from graft._records.shapes import Array, features_of, is_array, no_input, no_pair
-from graft._records.targets import distribution_of, is_missing, labels_of, number_of, target_fields, word_of
+from graft._records.inputs.media import media_message
+from graft._records.inputs.shapes import Array, features_of, is_array, no_input, no_pair
+from graft._records.inputs.targets import (
+    distribution_of,
+    is_missing,
+    labels_of,
+    number_of,
+    target_fields,
+    word_of,
+)
 from graft.v1 import adaptation_pb2, types_pb2
 
 MAX_MESSAGE_BYTES = 32 * 1024 * 1024

@@ -9,8 +9,8 @@ import datetime as dt
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from graft._records.quotes import Quotes
-from graft._records.shown import Saved
+from graft._records.evaluation.quotes import Quotes
+from graft._records.evaluation.shown import Saved
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,13 +7,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from graft._records.adapting.row_counts import RowCounts
+from graft._records.evaluation.report_messages import report_of
+from graft._records.evaluation.reports import Report, SimilarLabels
+from graft._records.evaluation.shown import Saved, Shown
 from graft._records.extensions import Extension, extension_if
 from graft._records.fields import time_of
 from graft._records.records import Progress, adaptation_state, live_of, progress_of, rejection_of
-from graft._records.report_messages import report_of
-from graft._records.reports import Report, SimilarLabels
-from graft._records.row_counts import RowCounts
-from graft._records.shown import Saved, Shown
 from graft.errors import GraftError, Rejection, from_status, reasons_of
 from graft.v1 import adaptation_pb2
 

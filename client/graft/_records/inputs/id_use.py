@@ -5,9 +5,9 @@ from __future__ import annotations
 import enum
 from collections.abc import Mapping
 
-from graft._records.examples import Example, TextPair
-from graft._records.shapes import is_array
-from graft._records.targets import word_of
+from graft._records.inputs.examples import Example, TextPair
+from graft._records.inputs.shapes import is_array
+from graft._records.inputs.targets import word_of
 
 _HALF = 0xFFFF_FFFF
 

@@ -6,8 +6,8 @@ import re
 from collections.abc import Collection, Sequence
 from typing import Any, Final
 
-from graft._records.label_cells import cell_of
-from graft._records.predictions import Prediction
+from graft._records.inputs.label_cells import cell_of
+from graft._records.predicting.predictions import Prediction
 from graft.errors import GraftError
 
 PREFIX: Final = "predicted_"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from graft._records.examples import Input, TextPair
+from graft._records.inputs.examples import Input, TextPair
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ import unicodedata
 from collections.abc import Collection, Mapping, Sequence
 from typing import Final
 
-from graft._records.reports import LabelCount, SimilarLabels
+from graft._records.evaluation.reports import LabelCount, SimilarLabels
 
 MAX_SIMILAR: Final = 50
 """The most groups of similar labels that are listed."""

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from graft._records.examples import Example
-from graft._records.label_cells import cell_of
-from graft._records.reports import LabelError
+from graft._records.evaluation.reports import LabelError
+from graft._records.inputs.examples import Example
+from graft._records.inputs.label_cells import cell_of
 from graft._records.stored_examples import StoredExample
 
 

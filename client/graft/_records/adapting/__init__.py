@@ -1,0 +1,1 @@
+"""What an adaptation tells, and what became of what it was given."""

@@ -1,0 +1,1 @@
+"""How good a version is: reports, evaluations and comparisons."""

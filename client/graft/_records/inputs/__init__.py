@@ -1,0 +1,1 @@
+"""What callers hand in: examples, inputs and targets, whatever holds them."""
