@@ -176,6 +176,13 @@ def test_rows_that_were_removed_from_a_list_stay_as_they_are(tmp_path):
     assert found.counts == {"corrected": 1, "confirmed": 0, "deleted": 0, "added": 0, "changed otherwise": 0}
 
 
+def test_the_labels_that_a_list_gives_are_counted(tmp_path):
+    examples = [stored(f"i{n}") for n in range(4)]
+    edits = ({"label": "lcok "}, {"label": "bill"}, {}, {"label": "bill"}, {"id": "", "label": "key"})
+    found, _ = read(edited(tmp_path, [*examples, stored("new")], *edits), examples)
+    assert found.labels == {"lcok ": 1, "bill": 2, "key": 1}
+
+
 @pytest.mark.parametrize(
     ("change", "reason"),
     [

@@ -218,7 +218,19 @@ def test_the_obvious_command_extends_the_live_version(
     shown = " ".join(out.partition("trained on")[0].split())
     assert "extends version 1: 12 examples + 1 new, 2 corrected by content" in shown
     assert ", extends version 1: 12 examples + 1 new" in out.rpartition("published version 2")[2]
-    code, out, _ = command(name, fixes, "--check", "--base-version", "live")
+    slips = [("the bolt is stuck", "lock "), ("the bolt is gone", "Lock"), ("where is the key", "keys")]
+    _, _, said = command(name, slips, "--check")
+    assert (
+        "'lock ' (1) beside 'lock', 'Lock' (1) beside 'lock': these differ from labels of the model only by"
+        in said
+    )
+    assert "the model does not have this label yet: 'keys' (1)" in said
+    _, _, said = command(name, slips, "--check", "--merge-labels")
+    assert "beside" not in said
+    assert "does not have this label yet: 'keys' (1)" in said
+    code, out, said = command(name, fixes, "--check", "--base-version", "live")
+    assert "label of the model" not in said
+    assert "does not have" not in said
     assert "nothing would be new: version 2 would stay" in out
     code, out, _ = command(name, fixes, "--check", "--base-version", "1", "--json")
     assert json.loads(out)["extension"]["base_version"] == 1

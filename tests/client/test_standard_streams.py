@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -65,3 +66,11 @@ def test_a_full_disk_is_told_by_the_exit_code(server: Any, few_model: str) -> No
     assert done.returncode == 1
     assert "Traceback" not in done.stderr
     assert "Exception ignored" not in done.stderr
+
+
+def test_characters_that_the_encoding_lacks_are_spelled(server: Any, few_model: str) -> None:
+    done = ended(server, 'PYTHONIOENCODING=ascii "$@"', "predict", few_model, "the lôck is stuck 🙂")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert r"the l\xf4ck is stuck \U0001f642" in done.stdout
+    done = ended(server, 'PYTHONIOENCODING=ascii "$@"', "predict", few_model, "the lôck is stuck", "--json")
+    assert json.loads(done.stdout)["input"] == "the lôck is stuck"

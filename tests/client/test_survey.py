@@ -357,3 +357,25 @@ def test_no_more_of_a_stream_is_looked_at_than_tells(labels: list[Any], rows: in
         while survey.open:
             survey.add(next(source))
     assert survey.rows == rows
+
+
+@pytest.mark.parametrize(
+    ("examples", "known", "found"),
+    [
+        ({"lock": 3, "bill": 1}, ["lock", "bill"], []),
+        ({"lock": 3}, [], []),
+        (
+            {"lcok": 2, "key": 3},
+            ["lock"],
+            ["the model does not have these labels yet: 'key' (3), 'lcok' (2)"],
+        ),
+        ({f"l{n}": 1 for n in range(7)}, ["lock"], ["'l4' (1) and 2 more"]),
+        ({"caf\u200be": 1}, ["cafe"], ["warning: 'caf\\u200be' (1) beside 'cafe': these differ"]),
+        ({"Lock ": 1, "key": 1}, ["lock"], ["'Lock ' (1) beside 'lock'", "this label yet: 'key' (1)"]),
+    ],
+)
+def test_labels_that_a_model_does_not_have_are_told(examples, known, found):
+    told = label_forms.new_labels(examples, known)
+    assert len(told) == len(found)
+    assert all(it in sentence for it, sentence in zip(found, told, strict=True))
+    assert not any("beside" in it for it in label_forms.new_labels(examples, known, merged=True))

@@ -10,7 +10,7 @@ from typing import Any, Final
 from graft._version import __version__
 from graft.cli.arguments import add_connection
 from graft.cli.interrupts import Interrupts
-from graft.cli.standard_streams import flushed, open_closed_streams
+from graft.cli.standard_streams import flushed, open_closed_streams, spell_what_cannot_be_encoded
 from graft.cli.verbs import SUMMARIES, module_of
 
 _EXAMPLES: Final = """\
@@ -36,6 +36,7 @@ _NO_RICH: Final = (
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command line and returns its exit code: 0, 1 for an error, 2 for wrong usage, 130 for Ctrl-C."""
     open_closed_streams()
+    spell_what_cannot_be_encoded()
     try:
         args = build_parser(_Deferred).parse_args(argv)
         args.given = list(sys.argv[1:] if argv is None else argv)

@@ -17,6 +17,7 @@ from graft._data_files.reader import Data, numbered_examples, open_data
 from graft._data_files.refused import RowsRead
 from graft._data_files.survey import Survey, look
 from graft._records.adapting.row_counts import RowCounts
+from graft._records.evaluation.label_forms import new_labels
 from graft._records.inputs.examples import Example
 from graft._records.inputs.id_use import IdUse, Use
 from graft._records.inputs.swapped import SwapGuess
@@ -182,6 +183,7 @@ def read_file(
         if merge is not None and whole:
             merge.prefer_frequent(survey.labels)
         notes += reading.notes
+        notes += new_labels(survey.labels, known.labels, merged=merge is not None) if whole else ()
         policy = "replace"
         if columns.id is not None and wanted.by_id:
             policy = _policy(args, terminal, survey.ids, wanted, whole=whole)

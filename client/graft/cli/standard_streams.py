@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 from typing import Final
@@ -19,6 +20,12 @@ def open_closed_streams() -> None:
     for name, number, mode in _STANDARD:
         if getattr(sys, name) is None:
             setattr(sys, name, os.fdopen(number, mode, closefd=False))
+
+
+def spell_what_cannot_be_encoded() -> None:
+    r"""Has standard output write \xe9 for a character that its encoding lacks, as standard error does."""
+    if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
+        sys.stdout.reconfigure(errors="backslashreplace")
 
 
 def flushed(code: int) -> int:

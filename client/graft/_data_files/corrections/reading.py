@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -119,6 +120,14 @@ class Found:
         self.edits = kept
         self.same += sum(id_ not in newest for _, id_ in self.deleted)
         self.deleted = [(line, id_) for line, id_ in self.deleted if id_ in newest]
+
+    @property
+    def labels(self) -> Counter[str]:
+        """The labels that examples get, with the number of examples that get each."""
+        given = [edit.fields for edit in self.edits]
+        given += [{"label": it.label, "labels": it.labels} for _, it in self.added]
+        one = [it["label"] for it in given if isinstance(it.get("label"), str)]
+        return Counter([*one, *(label for it in given for label in it.get("labels") or ())])
 
     def said(self) -> str:
         """What is changed, in words; "" if nothing is."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import Final
 
 from graft._records.evaluation.reports import LabelCount, SimilarLabels
@@ -65,6 +65,43 @@ def similar(examples: Mapping[str, int]) -> tuple[SimilarLabels, ...]:
     ]
     several.sort(key=lambda group: (-sum(it.examples for it in group), group[0].label))
     return tuple(SimilarLabels(tuple(group)) for group in several)
+
+
+def new_labels(examples: Mapping[str, int], known: Collection[str], *, merged: bool = False) -> list[str]:
+    """Says which labels a model does not have yet: a slip of the pen in a file makes a class of its own.
+
+    Args:
+        examples: For each label of a file the number of examples that carry it.
+        known: The labels that the model has; none: it has no labels.
+        merged: Whether labels that a person reads as one of the model's become that one.
+
+    Returns:
+        Sentences; those about labels that a person reads as one of the model's come first, as warnings.
+    """
+    new = {label: count for label, count in examples.items() if label not in known} if known else {}
+    read = {reading(label): label for label in known}
+    alike = {label: read[reading(label)] for label in new if reading(label) in read}
+    others = [label for label in new if label not in alike]
+    found = []
+    if alike and not merged:
+        pairs = [f"{spelled(it)} ({new[it]:,}) beside {spelled(has)}" for it, has in alike.items()]
+        found.append(
+            f"warning: {_listed(pairs)}: these differ from labels of the model only by case, spacing, punctuation or "
+            "invisible characters, and become classes of their own"
+        )
+    if others:
+        names = _listed(
+            [f"{spelled(it)} ({new[it]:,})" for it in sorted(others, key=lambda it: (-new[it], it))]
+        )
+        found.append(
+            f"the model does not have {'this label' if len(others) == 1 else 'these labels'} yet: {names}"
+        )
+    return found
+
+
+def _listed(names: Sequence[str]) -> str:
+    more = f" and {len(names) - _NAMED:,} more" if len(names) > _NAMED else ""
+    return ", ".join(names[:_NAMED]) + more
 
 
 def named(group: SimilarLabels) -> str:

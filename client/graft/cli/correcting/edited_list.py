@@ -16,6 +16,7 @@ from graft._data_files.formats.edited_list import reading_of_list
 from graft._data_files.reader import open_data
 from graft._data_files.refused import RowsRead
 from graft._records.adapting.told import AdaptProgress
+from graft._records.evaluation.label_forms import new_labels
 from graft._records.records import Version
 from graft._records.stored_examples import StoredExample
 from graft.cli.correcting.sending import Sending
@@ -101,6 +102,8 @@ def adapt_by_list(
             f"warning: {found.texts:,} texts differ from the stored ones, which stay: to change a text, send it in "
             "another file with its id and label, and name the column by --id"
         )
+    for note in new_labels(found.labels, [it.name for it in base.labels]):
+        terminal.note(note)
     if args.check or not found.said():
         _say_nothing_sent(terminal, args, found, rows)
         return int(args.check and rows.refused_count > 0)

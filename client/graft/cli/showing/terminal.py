@@ -110,7 +110,8 @@ class Terminal:
 
     def json(self, value: Any) -> None:
         """A result for programs, on one line."""
-        self.line(json.dumps(plain(value), ensure_ascii=False))
+        spelled = self.out.encoding not in ("utf-8", "utf-16", "utf-32")
+        self.line(json.dumps(plain(value), ensure_ascii=spelled))
 
     def json_lines(self, values: Iterable[Any]) -> None:
         """Results for programs, one a line."""
