@@ -148,7 +148,9 @@ def test_health_asks_the_server_here_without_the_environments_proxy(monkeypatch,
 def test_health_of_nothing_is_a_failure():
     ended = command("health", "--target", "127.0.0.1:1")
     assert (ended.returncode, ended.stdout) == (1, "")
-    assert ended.stderr.startswith("127.0.0.1:1: UNAVAILABLE: ")
+    assert ended.stderr.startswith(
+        "127.0.0.1:1: no Graft server answers: start one with 'graft-server serve'"
+    )
     assert "Connection refused" in ended.stderr
 
 

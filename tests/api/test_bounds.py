@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from graft_server.adapting.intake.foreseen import EXAMPLE_BYTES
 from graft_server.adapting.outbox import MOST_UNREAD
 from graft_server.api.exports import Exports
 from graft_server.api.predictions import ANSWER_BYTES, MAX_TOP_K, STREAM_BYTES, STREAM_REQUESTS
@@ -177,6 +178,40 @@ def test_evaluations_that_together_take_more_than_all_may_are_refused_one_by_one
         assert (await first).measured.examples == 10
 
     run(scenario())
+
+
+# ------------------------------------------------------------------------------------------- checks
+
+
+def test_a_check_beside_a_base_holds_no_more_examples_than_one_may(service, run, monkeypatch):
+    adaptations = service.adaptations._adaptations
+    monkeypatch.setattr(adaptations, "checks", Room(1_000 * EXAMPLE_BYTES, 100 * EXAMPLE_BYTES))
+    settings = AdaptationSettings("", base_alias="live")
+    start = StartMessage(StartRequest(MODEL, "check", "", settings), validate_only=True)
+
+    def changes(count: int) -> ExamplesMessage:
+        some = [
+            SentChange(Change(Example("", Input(f"new {it}"), "lock")), b"%d" % it) for it in range(count)
+        ]
+        return ExamplesMessage(0, some)
+
+    async def answers(count: int) -> list[Any]:
+        async with aclosing(
+            service.adaptations.adapt(stream(start, changes(count), CommitMessage()))
+        ) as told:
+            return [it async for it in told]
+
+    with pytest.raises(InvalidError) as raised:
+        run(answers(101))
+    assert raised.value.reason == "CHECK_TOO_LARGE"
+    assert adaptations.checks.held == 0
+    assert run(answers(10))[-1].extension.added == 10
+    assert adaptations.checks.held == 0
+    adaptations.checks.held = adaptations.checks.capacity  # as other checks would
+    with pytest.raises(OverloadError) as full:
+        run(answers(10))
+    assert full.value.reason == "TOO_MANY_CHECKS"
+    assert full.value.retry_after_s > 0
 
 
 # ------------------------------------------------------------------------------------------- exports

@@ -14,7 +14,7 @@ from graft._records.predicting.answer_columns import AnswerColumns, cell_text
 from graft.cli import build_parser
 from graft.cli.answering.output import not_in
 from graft.cli.answering.what import Given, given
-from graft.cli.terminal import Terminal
+from graft.cli.showing.terminal import Terminal
 
 
 class Asked(Terminal):

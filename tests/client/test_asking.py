@@ -11,7 +11,7 @@ import pytest
 
 import graft
 from graft._data_files.columns import DataError
-from graft.cli.asking import (
+from graft.cli.answering.asking import (
     Questions,
     given_files,
     given_pairs,
@@ -21,7 +21,7 @@ from graft.cli.asking import (
     line_as_text,
     lines_of,
 )
-from graft.cli.terminal import Terminal
+from graft.cli.showing.terminal import Terminal
 
 PNG = b"\x89PNG\r\n\x1a\n"
 

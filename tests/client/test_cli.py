@@ -13,8 +13,8 @@ import pytest
 
 import graft
 from graft.cli import build_parser, main
-from graft.cli.phrases import describe
-from graft.cli.terminal import plain
+from graft.cli.showing.phrases import describe
+from graft.cli.showing.terminal import plain
 
 NOBODY = "127.0.0.1:1"
 

@@ -17,7 +17,7 @@ from tests.client import scripted
 import graft
 from graft._streams.extending import FEWER
 from graft.cli import main
-from graft.cli.extending import Ground
+from graft.cli.adapting.extending import Ground
 
 LOCK, BILL = "the lock is stuck", "my bill is wrong"
 
@@ -339,7 +339,7 @@ class Asked:
 def test_a_person_is_asked_before_examples_are_left_out(
     client: graft.Client, answered: graft.Version, answer: str | None, goes_on: bool
 ) -> None:
-    from graft.cli.extending import _ask  # noqa: PLC0415
+    from graft.cli.adapting.extending import _ask  # noqa: PLC0415
 
     terminal = Asked(answer)
     if goes_on:

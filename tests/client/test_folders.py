@@ -17,9 +17,10 @@ from graft._data_files.folders.tree import FOLDER_COLUMNS, FolderTree
 from graft._data_files.reader import numbered_examples
 from graft._data_files.refused import RowsRead
 from graft._records.records import Rejection
-from graft.cli.phrases import lines_of
+from graft.cli import build_parser
 from graft.cli.refusals import say_refusals
-from graft.cli.terminal import Terminal
+from graft.cli.showing.phrases import lines_of
+from graft.cli.showing.terminal import Terminal
 
 PNG, WAV, TIFF = b"\x89PNG\r\n\x1a\nrest", b"RIFF\x10\0\0\0WAVErest", b"II*\0\x08\0\0\0rest"
 HEIC = b"\0\0\0\x18ftypheic\0\0\0\0mif1heic"
@@ -87,7 +88,8 @@ def test_the_terminal_names_the_files_that_the_client_or_the_server_refused(tmp_
         for line, _ in numbered_examples(tree, FOLDER_COLUMNS, rows.refuse):
             rows.take(line)
         corrupt = Rejection(2, "IMAGE_CORRUPT", "", "The PNG image cannot be decoded", "w")
-        say_refusals(terminal, [corrupt], 1, rows)
+        args = build_parser().parse_args(["adapt", "m", str(tmp_path)])
+        say_refusals(terminal, [corrupt], 1, rows, args)
     assert isinstance(terminal.err.file, io.StringIO)
     shown = terminal.err.file.getvalue()
     assert "2 examples were refused" in shown

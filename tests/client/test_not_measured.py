@@ -7,8 +7,8 @@ import json
 import pytest
 
 from graft._records.evaluation.report_messages import evaluation_of, report_of
-from graft.cli import phrases
-from graft.cli.terminal import plain
+from graft.cli.showing import phrases
+from graft.cli.showing.terminal import plain
 from graft.v1 import model_pb2, report_pb2, types_pb2
 
 

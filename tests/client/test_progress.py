@@ -16,7 +16,7 @@ import graft
 from graft._progress import display, words
 from graft._progress.adapting import shown
 from graft._progress.view import AdaptView, View, WatchView
-from graft.cli.bars import AdaptBar, CountBar
+from graft.cli.showing.bars import AdaptBar, CountBar
 from graft.errors import UnavailableError
 
 

@@ -9,7 +9,7 @@ import pytest
 import graft
 from graft._client import quoting
 from graft._client.operations import Selector
-from graft.cli.plain import plain
+from graft.cli.showing.plain import plain
 from graft.v1 import model_pb2, report_pb2, types_pb2
 
 

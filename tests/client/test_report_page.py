@@ -22,9 +22,9 @@ from graft._report import charts, words
 from graft._report.page import page
 from graft._report.quality import confusion_grid
 from graft._report.thumbnails import shown_content
-from graft.cli import phrases
-from graft.cli.reports import show_report
-from graft.cli.terminal import Terminal
+from graft.cli.showing import phrases
+from graft.cli.showing.reports import show_report
+from graft.cli.showing.terminal import Terminal
 from graft.v1 import report_pb2, types_pb2
 
 PLOTS = (

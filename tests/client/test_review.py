@@ -25,7 +25,7 @@ from graft._records.records import version_of
 from graft.cli.correcting.items import Item, conflicts_of, duplicates_of
 from graft.cli.correcting.keys import CTRL_C, Keys, matching
 from graft.cli.correcting.review import Ending, Review
-from graft.cli.terminal import Terminal
+from graft.cli.showing.terminal import Terminal
 from graft.cli.verbs.review import Kept
 from graft.v1 import model_pb2
 

@@ -10,7 +10,7 @@ import pytest
 
 import graft_server
 from graft.cli.program import build_parser
-from graft.cli.spoken import COMMANDS, spoken
+from graft.cli.showing.spoken import COMMANDS, spoken
 from graft.v1 import adaptation_pb2, model_pb2, prediction_pb2
 
 METHODS = {

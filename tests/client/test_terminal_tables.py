@@ -9,7 +9,7 @@ import pytest
 from rich.cells import cell_len
 from rich.console import Console
 
-from graft.cli.terminal import Terminal
+from graft.cli.showing.terminal import Terminal
 
 LONG = "a-long-team/with-a-long-project/and-a-model-with-a-name-that-does-not-end"
 COLUMNS = ("model", "live", "accuracy", "examples", "text", "published")

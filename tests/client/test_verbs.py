@@ -20,9 +20,9 @@ from rich.console import Console
 import graft
 from graft._records.evaluation.report_messages import report_of
 from graft.cli import main
-from graft.cli.live import live_then, not_live
-from graft.cli.tables import drawn, rows_of
-from graft.cli.terminal import Terminal
+from graft.cli.showing.live import live_then, not_live
+from graft.cli.showing.tables import drawn, rows_of
+from graft.cli.showing.terminal import Terminal
 from graft.cli.verbs import adaptations, cancel, models, versions
 from graft.v1 import adaptation_pb2, report_pb2
 

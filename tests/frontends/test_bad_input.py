@@ -234,7 +234,8 @@ def test_one_class_only_fails_the_publication_but_not_the_stream(wire, model, fe
     assert failed.commit_id == "early"
     failure = wire.failure(failed.status)
     assert described(failure) == (FAILED_PRECONDITION, "graft", "TOO_FEW_CLASSES", [])
-    assert failure.metadata == {"classes": "1", "needed": "2"}
+    came_in = {"examples": str(len(locks)), "unlabelled": "0", "refused": "0"}
+    assert failure.metadata == {"classes": "1", "needed": "2", **came_in}
     call.examples(len(locks), [row for row in few if row[1] != "lock"])
     call.commit("enough", close=True)
     (published,) = call.outcomes()

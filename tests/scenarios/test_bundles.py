@@ -248,13 +248,9 @@ def test_what_is_no_input_is_an_error_in_both(client: graft.Client, text_runner:
         io.StringIO("hello\n"),
         7,
         None,
-        np.array([("hello", 1)], [("text", "U9"), ("id", int)]),
         np.array([["a", "b"]]),
         np.zeros((2, 2, 2)),
-        ["hello", None],
         ["hello", 7],
-        ["hello", float("nan")],
-        [{"text": "hello"}],
         [[0.5, 1.5]],
         [np.array(["a", "b"])],
         [np.array([True])],
@@ -271,6 +267,17 @@ def test_what_is_no_input_is_an_error_in_both(client: graft.Client, text_runner:
             runner.predict(given)
         assert type(of_client.value) is type(of_runner.value)
         assert str(of_client.value)[:35] == str(of_runner.value)[:35]
+    for missing in (None, float("nan")):
+        alone = client.predict(model, ["hello", missing])[1].error
+        refused = runner.predict(["hello", missing])[1]
+        assert alone is not None
+        assert "is empty: give a text with something in it" in str(alone)
+        assert "is empty: give a text with something in it" in refused.error
+    # Rows with several columns are what the client takes apart; a runner wants the column.
+    for rows in (np.array([("hello", 1)], [("text", "U9"), ("id", int)]), [{"text": "hello"}]):
+        assert client.predict(model, rows)[0].error is None
+        with pytest.raises(TypeError):
+            runner.predict(rows)
 
 
 def test_the_runners_lines_are_those_of_the_command(
@@ -286,9 +293,10 @@ def test_the_runners_lines_are_those_of_the_command(
     command = (sys.executable, "-m", "graft.cli", "predict", model, "--server", client.target)
     of_command, code = lines(*command, *asked)
     of_runner, code_of_runner = lines(sys.executable, "-I", str(folder / "predict.py"), *asked)
-    assert (code, code_of_runner) == (0, 0)
+    assert (code, code_of_runner) == (1, 1)  # one of them is empty
     assert [(it[0], it[2]) for it in of_runner] == [(it[0], it[2]) for it in of_command]
-    assert [it[3][:9] for it in of_runner[1:3]] == ["error: in", "abstained"]
+    assert of_runner[4][2] == r"two\nlines and\ta tab"
+    assert [it[3][:9] for it in of_runner[1:3]] == ["error: th", "abstained"]
     assert "truncated: the end was cut off" in of_runner[3][3]
     assert of_runner[1] == of_command[1]
     assert lines(sys.executable, str(folder / "predict.py"), "", " ")[1] == lines(*command, "", " ")[1] == 1

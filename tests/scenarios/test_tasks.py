@@ -59,7 +59,7 @@ def test_labels_and_distributions_may_be_mixed_and_evaluated(wire, model, few):
         model,
         [example(f"{few[0][0]}0", label="lock"), example(f"{few[1][0]}0", distribution=shares(bill=1))],
     )
-    assert (result.examples, result.accuracy, result.rejected_count) == (2, 1.0, 0)
+    assert (result.examples, result.accuracy, result.total_rejected) == (2, 1.0, 0)
     unsure = evaluated(wire, model, [example(f"{few[0][0]}0", distribution=shares(lock=0.6, bill=0.4))])
     assert unsure.accuracy == 1.0
     assert unsure.log_loss > result.log_loss + 0.3
@@ -147,7 +147,7 @@ def test_sets_are_evaluated_and_a_label_that_is_not_known_is_missed(wire, sets_m
     assert (result.multi_label.micro_f1, result.multi_label.hamming_loss) == (1.0, 0.0)
     rows.append(example(NEITHER, label_set=types_pb2.LabelSet(labels=["weather"])))
     result = evaluated(wire, sets_model, [*rows, example(NEITHER, label="bill")])
-    assert (result.examples, result.accuracy, result.rejected_count) == (5, 0.8, 1)
+    assert (result.examples, result.accuracy, result.total_rejected) == (5, 0.8, 1)
     assert result.rejected[0].reason == "TARGET_MISMATCH"
     assert {it.label: it.recall for it in result.per_class} == {"bill": 1.0, "lock": 1.0, "weather": 0.0}
 

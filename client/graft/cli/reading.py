@@ -25,7 +25,7 @@ from graft._streams.look_ahead import LookAhead
 from graft.cli.data_options import columns_of, reading_of
 
 if TYPE_CHECKING:
-    from graft.cli.terminal import Terminal
+    from graft.cli.showing.terminal import Terminal
 
 _LOOK_ROWS: Final = 1_000
 """The most rows of a stream that are looked at before the first is sent."""

@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Any
 from graft._data_files.columns import DataError
 from graft._data_files.refused import FIRST, RowsRead
 from graft._records.adapting.row_counts import RowCounts
-from graft.cli.plain import plain
 from graft.cli.reading import shown_values
-from graft.cli.spoken import spoken
+from graft.cli.showing.plain import plain
+from graft.cli.showing.spoken import spoken
 from graft.errors import GraftError, Rejection
 
 if TYPE_CHECKING:
-    from graft.cli.terminal import Terminal
+    from graft.cli.showing.terminal import Terminal
 
 
 @dataclass(frozen=True, slots=True)

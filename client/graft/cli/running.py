@@ -10,8 +10,8 @@ from graft._data_files.columns import DataError
 from graft._transport.retry import HTTP_STATUS
 from graft._transport.unreachable import NAME_ANOTHER
 from graft.cli.interrupts import INTERRUPTED, Interrupts
-from graft.cli.spoken import spoken
-from graft.cli.terminal import Terminal
+from graft.cli.showing.spoken import spoken
+from graft.cli.showing.terminal import Terminal
 from graft.errors import (
     GraftError,
     NotFoundError,

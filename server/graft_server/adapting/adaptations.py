@@ -13,7 +13,13 @@ from weakref import WeakValueDictionary
 from graft_server.adapting import announcing
 from graft_server.adapting.adaptation import Adaptation
 from graft_server.adapting.basing import Base, base_of, live_version
-from graft_server.adapting.intake.foreseen import Foreseen, read_foreseen
+from graft_server.adapting.intake.foreseen import (
+    CHECK_BYTES,
+    CHECKS_BYTES,
+    Foreseen,
+    read_foreseen,
+    take_room,
+)
 from graft_server.adapting.interim.follower import KEPT_S, InterimHead
 from graft_server.adapting.limits import AdaptationLimits, require_fewer
 from graft_server.adapting.publishing.publisher import Publisher
@@ -39,6 +45,8 @@ from graft_server.encoding.trunk import Trunk
 from graft_server.encoding.trunks import Trunks
 from graft_server.sharing.background import paced
 from graft_server.sharing.memory import Intake
+from graft_server.sharing.room import Room, Share
+from graft_server.sharing.threads import Threads
 from graft_server.store.adaptations.keys import parsed_name, stored_name
 from graft_server.store.adaptations.listing import (
     Beginnings,
@@ -65,6 +73,8 @@ class Adaptations:
     def __init__(self, publisher: Publisher, trunks: Trunks, limits: AdaptationLimits = _USUAL) -> None:
         self._limits = limits
         self._intake = Intake(limits.intake_bytes)
+        self.checks = Room(CHECKS_BYTES, CHECK_BYTES)
+        """Room for what checks beside a base keep in memory."""
         self._publisher = publisher
         self._trunks = trunks
         self._open: dict[tuple[str, str], Adaptation] = {}
@@ -80,6 +90,11 @@ class Adaptations:
         self._draining = False
         self.followers: list[Callable[[], Awaitable[None]]] = []
         """Who else follows the catalogue, before the adaptations do."""
+
+    @property
+    def reading(self) -> Threads:
+        """Where what callers ask for is read from the store."""
+        return self._publisher.reading
 
     async def backbone_of(self, request: StartRequest) -> str:
         """Returns the backbone of a checked request that names none; "" if its first example decides.
@@ -358,8 +373,12 @@ class Adaptations:
         """Returns the version that a new adaptation goes on from; see `base_of`."""
         return await base_of(self._publisher.objects, self._publisher.catalogue, request)
 
-    async def foreseen(self, request: StartRequest, base: Base) -> Foreseen:
-        """Returns what foresees what would come of a request's changes beside its base, and stores nothing."""
+    async def foreseen(self, request: StartRequest, base: Base, share: Share) -> Foreseen:
+        """Returns what foresees what would come of a request's changes beside its base, and stores nothing.
+
+        The examples of the base take room of `share`; see `take_room`, also for what it raises.
+        """
+        take_room(share, base.extension.base_examples)
         return await self._publisher.reading.run(
             read_foreseen,
             self._publisher.objects,

@@ -7,9 +7,9 @@ import time
 
 from graft_server.domain.caller import asking
 from graft_server.domain.errors import DomainError
-from graft_server.domain.examples import Task
 from graft_server.domain.model import Version
 from graft_server.domain.report import EvaluationMethod, Report, TuningReport
+from graft_server.domain.tasks.table import TASKS
 from graft_server.sharing.events import Field, figure, log_event, log_failure
 from graft_server.store.adaptations.store import AdaptationStore
 
@@ -159,13 +159,8 @@ def tuned(store: AdaptationStore, commit_id: str, report: TuningReport) -> None:
 def _quality(report: Report) -> dict[str, Field]:
     """The figure that a version is judged by, under its name."""
     measured = report.evaluation.method is not EvaluationMethod.NONE
-    if report.task is Task.REGRESSION:
-        return {"r2": figure(report.regression.r2 if report.regression else 0.0, measured=measured)}
-    if report.task is Task.MULTI_LABEL:
-        return {
-            "micro_f1": figure(report.multi_label.micro_f1 if report.multi_label else 0.0, measured=measured)
-        }
-    return {"accuracy": figure(report.accuracy, measured=measured)}
+    name, value = TASKS[report.task].figure(report)
+    return {name: figure(value, measured=measured)}
 
 
 def _seconds_since(began: float) -> float:

@@ -10,7 +10,7 @@ from contextlib import aclosing
 from dataclasses import dataclass
 
 from graft_server.adapting.adaptations import Adaptations
-from graft_server.adapting.intake.foreseen import Foreseen
+from graft_server.adapting.intake.foreseen import Foreseen, take_room
 from graft_server.adapting.intake.incoming import Incoming
 from graft_server.adapting.intake.targets import TargetRules
 from graft_server.adapting.intake.validation import check_change
@@ -38,6 +38,7 @@ from graft_server.domain.stream import (
 )
 from graft_server.encoding.trunk import Trunk
 from graft_server.sharing.event_loop import in_slices
+from graft_server.sharing.room import Share
 from graft_server.store.adaptations.lineage import derived_id
 from graft_server.store.adaptations.segments import content_digest
 
@@ -109,11 +110,12 @@ async def _answers_to(
     live = adaptations.live(request.model)
     if first.validate_only:
         base = await adaptations.base(request)
-        foreseen = await adaptations.foreseen(request, base) if base else None
-        if not started:
-            yield _started(request, 0, foreseen.base if foreseen else None, live)
-        async for message in _validate(messages, intake, foreseen):
-            yield message
+        with adaptations.checks.share() as share:
+            foreseen = await adaptations.foreseen(request, base, share) if base else None
+            if not started:
+                yield _started(request, 0, foreseen.base if foreseen else None, live)
+            async for message in _validate(messages, intake, foreseen, share):
+                yield message
         return
     session = await adaptations.join(request)
     reader = asyncio.create_task(_read(messages, intake, session))
@@ -213,7 +215,7 @@ async def _read(messages: AsyncIterator[WriterMessage], intake: _Intake, session
 
 
 async def _validate(
-    messages: AsyncIterator[WriterMessage], intake: _Intake, foreseen: Foreseen | None
+    messages: AsyncIterator[WriterMessage], intake: _Intake, foreseen: Foreseen | None, share: Share
 ) -> AsyncIterator[Message]:
     """Yields the answers of a call that stores nothing."""
     following = 0
@@ -223,7 +225,9 @@ async def _validate(
                 changes = await intake.checked(message)
                 _require_no_gap(first, following)
                 if foreseen is not None:
-                    await asyncio.to_thread(foreseen.take, changes[max(following - first, 0) :])
+                    new = changes[max(following - first, 0) :]
+                    take_room(share, len(new))
+                    await asyncio.to_thread(foreseen.take, new)
                 following = max(following, first + len(changes))
                 rejected = tuple(it.result for it in changes if isinstance(it.result, Rejection))
                 yield Accepted(following, rejected)

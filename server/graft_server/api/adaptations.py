@@ -218,13 +218,6 @@ def _extension(store: AdaptationStore) -> Extension | None:
     return known[-1] if known else store.start.extends
 
 
-def _publications(store: AdaptationStore, count: int, running: str) -> Iterator[Publication]:
-    """Returns the newest publications, oldest first."""
-    for commit in list(store.commits.values())[-count:]:
-        outcome = store.outcomes.get(commit.commit_id)
-        yield _publication(commit, outcome, training=commit.commit_id == running)
-
-
 def _publication(commit: Commit, outcome: Outcome | None, *, training: bool) -> Publication:
     if outcome is None:
         state = PublicationState.TRAINING if training else PublicationState.QUEUED

@@ -62,7 +62,7 @@ class Evaluation:
         self._seen = 0
         self._rejected: list[ExampleError] = []
         self._total_rejected = 0
-        self._trained_on: list[int] = []
+        self._trained_on: array[int] = array("q")
         self._total_trained_on = 0
         self._counted: array[int] = array("q")
         """The places in the stream of the examples that count, as far as that is known before all have come."""

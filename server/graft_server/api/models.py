@@ -258,7 +258,7 @@ class ModelApi:
         check_wanted(wanted)
         found = await self.adaptations.examples(model, wanted, first)
         entries = cut(found, size, token_of)
-        while some := await asyncio.to_thread(some_of, entries):
+        while some := await self.adaptations.reading.run_in_turn(model, some_of, entries):
             for example, token in some:
                 yield Listed(example, token)
 

@@ -24,8 +24,8 @@ from graft.cli.answering.run import Answering, Pace, Write
 from graft.cli.answering.source import AskedAhead, asking_of, opened, read_twice
 
 if TYPE_CHECKING:
-    from graft.cli.bars import CountBar
-    from graft.cli.terminal import Terminal
+    from graft.cli.showing.bars import CountBar
+    from graft.cli.showing.terminal import Terminal
 
 _SAID_EVERY_S: Final = 10.0
 """Where there is no terminal, a line of progress is written so often."""

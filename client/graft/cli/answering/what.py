@@ -11,7 +11,7 @@ from graft._data_files.answers.asked import ending_of
 from graft._data_files.columns import DataError
 
 if TYPE_CHECKING:
-    from graft.cli.terminal import Terminal
+    from graft.cli.showing.terminal import Terminal
 
 _MOST_WORDS: Final = 3
 """What has more words is no file's name, unless there is such a file."""

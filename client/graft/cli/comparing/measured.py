@@ -11,10 +11,10 @@ from graft._data_files.refused import RowsRead
 from graft._records.evaluation.comparisons import AnswerChange, Comparison, Difference
 from graft._records.inputs.examples import Example, TextPair
 from graft._report import words
-from graft.cli import phrases
+from graft.cli.showing import phrases
 
 if TYPE_CHECKING:
-    from graft.cli.terminal import Terminal
+    from graft.cli.showing.terminal import Terminal
 
 _CLASSES: Final = 20
 _CELL: Final = 36

@@ -10,11 +10,11 @@ from graft._client.sync import Client
 from graft._records.records import Version
 from graft._records.stored_examples import StoredExample
 from graft._report import words
-from graft.cli import phrases
+from graft.cli.showing import phrases
 from graft.errors import GraftError
 
 if TYPE_CHECKING:
-    from graft.cli.terminal import Terminal
+    from graft.cli.showing.terminal import Terminal
 
 _NAMED: Final = 10
 

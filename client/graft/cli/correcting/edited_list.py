@@ -25,7 +25,7 @@ from graft.cli.refusals import say_refusals
 from graft.errors import NotFoundError
 
 if TYPE_CHECKING:
-    from graft.cli.terminal import Terminal
+    from graft.cli.showing.terminal import Terminal
 
 
 def is_edited_list(args: argparse.Namespace, terminal: Terminal) -> bool:

@@ -13,7 +13,7 @@ from rich.cells import cell_len
 from rich.markup import escape
 
 if TYPE_CHECKING:
-    from graft.cli.terminal import Terminal
+    from graft.cli.showing.terminal import Terminal
 
 CTRL_C: Final = "ctrl-c"
 TAB: Final = "tab"

@@ -18,7 +18,7 @@ from graft.cli.correcting.items import Item, Target, in_words
 from graft.cli.correcting.keys import CTRL_C, ESCAPE, Keys, matching
 
 if TYPE_CHECKING:
-    from graft.cli.terminal import Terminal
+    from graft.cli.showing.terminal import Terminal
 
 _ROOM: Final = 2_000
 """Characters of a text that is shown."""

@@ -17,13 +17,13 @@ from graft._records.evaluation.reports import Report
 from graft._records.inputs.examples import ChangeLike, Delete
 from graft._records.records import Version
 from graft._report import words
-from graft.cli.live import not_live
+from graft.cli.adapting.stopping import Stopping
 from graft.cli.refusals import say_refusals, with_refused
-from graft.cli.reports import quoted, show_report
-from graft.cli.stopping import Stopping
+from graft.cli.showing.live import not_live
+from graft.cli.showing.reports import quoted, show_report
 
 if TYPE_CHECKING:
-    from graft.cli.terminal import Terminal
+    from graft.cli.showing.terminal import Terminal
 
 _AT_ONCE: Final = 20
 """Examples whose inputs are fetched at once: they may be large files."""

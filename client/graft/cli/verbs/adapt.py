@@ -15,19 +15,19 @@ from graft._data_files.refused import RowsRead
 from graft._records.adapting.told import AdaptProgress, AdaptResult, CheckResult
 from graft._records.evaluation.label_forms import asked
 from graft._streams.options import FineTuning
+from graft.cli.adapting.extending import Ground, add_ground, foreseen, ground_of, say_extension, say_meanwhile
+from graft.cli.adapting.following import FollowedLines
+from graft.cli.adapting.stopping import Stopping, same_command
 from graft.cli.arguments import Verbs, add_full, add_verb, names, pair, positive
 from graft.cli.correcting.edited_list import adapt_by_list, base_of_list, is_edited_list
 from graft.cli.data_options import DATA_FILES, add_data, columns_of
-from graft.cli.extending import Ground, add_ground, foreseen, ground_of, say_extension, say_meanwhile
-from graft.cli.following import FollowedLines
-from graft.cli.live import not_live
 from graft.cli.reading import Known, ReadFile, Wanted, read_file, told_at_the_end
 from graft.cli.refusals import refusals_told, say_refusals, say_rows, with_refused
-from graft.cli.reports import quoted, show_report
-from graft.cli.stopping import Stopping, same_command
+from graft.cli.showing.live import not_live
+from graft.cli.showing.reports import quoted, show_report
 
 if TYPE_CHECKING:
-    from graft.cli.terminal import Terminal
+    from graft.cli.showing.terminal import Terminal
 
 _EXAMPLES: Final = """\
 examples:

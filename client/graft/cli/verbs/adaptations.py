@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Final
 from graft._client.sync import Client
 from graft._records.records import Adaptation, Publication
 from graft._report.words import plural
-from graft.cli import phrases
 from graft.cli.arguments import Verbs, add_verb
-from graft.cli.live import live_then
-from graft.cli.spoken import spoken
+from graft.cli.showing import phrases
+from graft.cli.showing.live import live_then
+from graft.cli.showing.spoken import spoken
 
 if TYPE_CHECKING:
-    from graft.cli.terminal import Terminal
+    from graft.cli.showing.terminal import Terminal
 
 COLUMNS: Final = ("adaptation", "state", "examples", "publications", "started")
 _SHOWN_VERSIONS: Final = 3

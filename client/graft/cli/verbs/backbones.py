@@ -10,7 +10,7 @@ from graft._records.records import Backbone
 from graft.cli.arguments import Verbs, add_verb
 
 if TYPE_CHECKING:
-    from graft.cli.terminal import Terminal
+    from graft.cli.showing.terminal import Terminal
 
 _COLUMNS: Final = (
     "backbone",

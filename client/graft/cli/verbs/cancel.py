@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Final
 from graft._client.sync import Client
 from graft._records.records import CancelledAdaptation
 from graft._report.words import plural
-from graft.cli import phrases
 from graft.cli.arguments import Verbs, add_verb
+from graft.cli.showing import phrases
 
 if TYPE_CHECKING:
-    from graft.cli.terminal import Terminal
+    from graft.cli.showing.terminal import Terminal
 
 _EXAMPLES: Final = """\
 example:

@@ -14,12 +14,12 @@ from graft._records.records import Version
 from graft.cli.arguments import Verbs, add_verb
 from graft.cli.comparing import measured, reported
 from graft.cli.data_options import DATA_FILES, add_data
-from graft.cli.plain import plain
 from graft.cli.reading import Wanted, read_file, told_at_the_end
 from graft.cli.refusals import refused, say_refusals
+from graft.cli.showing.plain import plain
 
 if TYPE_CHECKING:
-    from graft.cli.terminal import Terminal
+    from graft.cli.showing.terminal import Terminal
 
 _SHOWN: Final = 10
 

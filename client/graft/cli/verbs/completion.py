@@ -12,7 +12,7 @@ from graft._data_files.columns import DataError
 from graft.cli.arguments import Verbs, add_verb
 
 if TYPE_CHECKING:
-    from graft.cli.terminal import Terminal
+    from graft.cli.showing.terminal import Terminal
 
 _EXAMPLES: Final = """\
 examples:

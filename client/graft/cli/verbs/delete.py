@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Final
 from graft._client.sync import Client
 from graft._records.records import Model
 from graft._report import words
-from graft.cli import phrases
 from graft.cli.arguments import Verbs, add_verb
+from graft.cli.showing import phrases
 from graft.cli.verbs.adaptations import sent
 from graft.errors import NotFoundError
 
 if TYPE_CHECKING:
-    from graft.cli.terminal import Terminal
+    from graft.cli.showing.terminal import Terminal
 
 _EXAMPLES: Final = """\
 examples:

@@ -10,17 +10,17 @@ from graft._client.sync import Client
 from graft._data_files.columns import DataError
 from graft._data_files.refused import RowsRead
 from graft._records.evaluation.evaluations import EvaluationResult
-from graft.cli import phrases
 from graft.cli.arguments import Verbs, add_full, add_selector, add_verb
 from graft.cli.data_options import DATA_FILES, add_data
-from graft.cli.plain import plain
 from graft.cli.reading import Wanted, read_file, told_at_the_end
 from graft.cli.refusals import refusals_told, refused, say_refusals
-from graft.cli.reports import show_evaluation
+from graft.cli.showing import phrases
+from graft.cli.showing.plain import plain
+from graft.cli.showing.reports import show_evaluation
 from graft.errors import Rejection
 
 if TYPE_CHECKING:
-    from graft.cli.terminal import Terminal
+    from graft.cli.showing.terminal import Terminal
 
 
 def add(verbs: Verbs) -> None:

@@ -13,11 +13,11 @@ from graft._records.inputs.examples import TextPair
 from graft._records.stored_examples import StoredExample
 from graft._report import words
 from graft._report.charts import cut
-from graft.cli import phrases
 from graft.cli.arguments import Verbs, add_verb
+from graft.cli.showing import phrases
 
 if TYPE_CHECKING:
-    from graft.cli.terminal import Terminal
+    from graft.cli.showing.terminal import Terminal
 
 _ROOM: Final = 100
 """Characters of a text in a table."""

@@ -9,7 +9,7 @@ from graft._client.sync import Client
 from graft.cli.arguments import Verbs, add_selector, add_verb
 
 if TYPE_CHECKING:
-    from graft.cli.terminal import Terminal
+    from graft.cli.showing.terminal import Terminal
 
 _MIB: Final = 1024 * 1024
 

@@ -10,11 +10,7 @@ from graft._client.sync import Client
 from graft._data_files.columns import DataError
 from graft._records.predicting.answer_columns import reason_of
 from graft._records.predicting.predictions import Prediction
-from graft.cli.answering.file import answer_file
-from graft.cli.answering.output import FORMATS
-from graft.cli.answering.what import Given, given
-from graft.cli.arguments import Verbs, add_selector, add_verb
-from graft.cli.asking import (
+from graft.cli.answering.asking import (
     Questions,
     given_files,
     given_pairs,
@@ -24,11 +20,15 @@ from graft.cli.asking import (
     line_as_text,
     lines_of,
 )
+from graft.cli.answering.file import answer_file
+from graft.cli.answering.output import FORMATS
+from graft.cli.answering.what import Given, given
+from graft.cli.arguments import Verbs, add_selector, add_verb
 from graft.cli.data_options import add_inputs, add_reading
-from graft.cli.plain import plain
+from graft.cli.showing.plain import plain
 
 if TYPE_CHECKING:
-    from graft.cli.terminal import Terminal
+    from graft.cli.showing.terminal import Terminal
 
 _EXAMPLES: Final = """\
 examples:

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Final
 
 from graft._client.sync import Client
 from graft.cli.arguments import Verbs, add_verb, version_or_latest
-from graft.cli.live import pinned
+from graft.cli.showing.live import pinned
 
 if TYPE_CHECKING:
-    from graft.cli.terminal import Terminal
+    from graft.cli.showing.terminal import Terminal
 
 _EXAMPLES: Final = """\
 examples:

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 from graft._client.sync import Client
 from graft._report.page import page
 from graft.cli.arguments import Verbs, add_full, add_selector, add_verb
-from graft.cli.reports import show_report
+from graft.cli.showing.reports import show_report
 
 if TYPE_CHECKING:
-    from graft.cli.terminal import Terminal
+    from graft.cli.showing.terminal import Terminal
 
 
 def add(verbs: Verbs) -> None:

@@ -26,7 +26,7 @@ from graft.cli.correcting.sending import Sending, newest_base
 from graft.cli.interrupts import INTERRUPTED
 
 if TYPE_CHECKING:
-    from graft.cli.terminal import Terminal
+    from graft.cli.showing.terminal import Terminal
 
 _HELP: Final = """\
 Each example is shown with its label and the suggested one. A key answers, or without a terminal a line:

@@ -11,12 +11,12 @@ from graft._client.sync import Client
 from graft._records.evaluation.reports import Report
 from graft._records.records import Version
 from graft._report import words
-from graft.cli import phrases
 from graft.cli.arguments import Verbs, add_verb
-from graft.cli.live import pinned
+from graft.cli.showing import phrases
+from graft.cli.showing.live import pinned
 
 if TYPE_CHECKING:
-    from graft.cli.terminal import Terminal
+    from graft.cli.showing.terminal import Terminal
 
 COLUMNS: Final = ("version", "alias", "examples", "accuracy", "measured on", "published")
 

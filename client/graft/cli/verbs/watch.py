@@ -9,7 +9,7 @@ from graft._client.sync import Client
 from graft.cli.arguments import Verbs, add_verb
 
 if TYPE_CHECKING:
-    from graft.cli.terminal import Terminal
+    from graft.cli.showing.terminal import Terminal
 
 
 def add(verbs: Verbs) -> None:

@@ -10,11 +10,48 @@ import msgspec
 from graft_server.adapting.basing import Base
 from graft_server.adapting.intake.incoming import Incoming
 from graft_server.adapting.intake.matching import KnownExamples, Matching
+from graft_server.domain.errors import InvalidError, OverloadError
 from graft_server.domain.extension import Extension
+from graft_server.sharing.room import Share
 from graft_server.store.adaptations.lineage import Lineage
 from graft_server.store.adaptations.segments import Record, Recorded
 from graft_server.store.adaptations.training_rows import digested, read_lineage
 from graft_server.store.objects.objects import Objects
+
+CHECK_BYTES = 256 << 20
+"""The memory of one check beside a base, for about 330,000 examples: those of the base, and those that are sent."""
+CHECKS_BYTES = 512 << 20
+"""The memory of all of them together."""
+EXAMPLE_BYTES = 800
+RETRY_S = 10.0
+"""The wait for a check that finds no room: others end in some seconds."""
+
+
+def take_room(share: Share, examples: int) -> None:
+    """Takes room for so many more examples of a check.
+
+    Raises:
+        InvalidError: The check alone would take more than one may (CHECK_TOO_LARGE).
+        OverloadError: Other checks leave no room for it now (TOO_MANY_CHECKS).
+    """
+    share.take(examples * EXAMPLE_BYTES, _too_large, _no_room)
+
+
+def _too_large() -> InvalidError:
+    return InvalidError(
+        f"The check and the version that it goes on from have more than {CHECK_BYTES // EXAMPLE_BYTES:,} examples: "
+        "check fewer at a time, or without start.base_version and start.base_alias.",
+        reason="CHECK_TOO_LARGE",
+        field="examples",
+    )
+
+
+def _no_room() -> OverloadError:
+    return OverloadError(
+        "The checks that run hold as many examples as this server keeps for checks: try again later.",
+        reason="TOO_MANY_CHECKS",
+        retry_after_s=RETRY_S,
+    )
 
 
 class Foreseen:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import ClassVar
 
 from graft_server.domain.examples import Example, Task
+from graft_server.domain.report import Report
 from graft_server.domain.tasks.rules import CleanLabel, TaskRules, require_few
 
 
@@ -28,4 +29,8 @@ def _label_set(example: Example, field: str, clean: CleanLabel) -> Example:
     return replace(example, label_set=cleaned)
 
 
-RULES = TaskRules({"label_set": _label_set})
+def _figure(report: Report) -> tuple[str, float]:
+    return "micro_f1", report.multi_label.micro_f1 if report.multi_label else 0.0
+
+
+RULES = TaskRules({"label_set": _label_set}, figure=_figure)

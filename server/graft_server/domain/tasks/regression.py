@@ -8,6 +8,7 @@ from typing import ClassVar
 
 from graft_server.domain.errors import InvalidError
 from graft_server.domain.examples import Example, Task
+from graft_server.domain.report import Report
 from graft_server.domain.tasks.rules import CleanLabel, TaskRules
 
 MAX_VALUE = 1e30
@@ -37,4 +38,8 @@ def _value(example: Example, field: str, clean: CleanLabel) -> Example:
     return example
 
 
-RULES = TaskRules({"value": _value}, instead_of_labels="a regression answers with a number")
+def _figure(report: Report) -> tuple[str, float]:
+    return "r2", report.regression.r2 if report.regression else 0.0
+
+
+RULES = TaskRules({"value": _value}, figure=_figure, instead_of_labels="a regression answers with a number")

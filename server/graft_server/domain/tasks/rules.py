@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from graft_server.domain.errors import InvalidError
 from graft_server.domain.examples import Example
+from graft_server.domain.report import Report
 
 MAX_LABELS = 1_000
 """The most labels in one example's set or distribution."""
@@ -23,6 +24,8 @@ class TaskRules:
 
     targets: Mapping[str, CleanTarget]
     """The fields of an `Example` that are targets of the task, and the function that cleans each."""
+    figure: Callable[[Report], tuple[str, float]]
+    """The figure that a version is judged by, with its name."""
     instead_of_labels: str = ""
     """A few words for its answers if they are not labels: no label can be declared then."""
     tunable: bool = False

@@ -9,6 +9,7 @@ from typing import ClassVar
 from graft_server.domain.errors import InvalidError
 from graft_server.domain.examples import Example, Share, Task
 from graft_server.domain.names import shown
+from graft_server.domain.report import Report
 from graft_server.domain.tasks.rules import CleanLabel, TaskRules, require_few
 
 OFF_ONE = 0.01
@@ -70,4 +71,8 @@ def _probability(probability: float, field: str) -> float:
     return probability
 
 
-RULES = TaskRules({"label": _label, "distribution": _distribution}, tunable=True)
+def _figure(report: Report) -> tuple[str, float]:
+    return "accuracy", report.accuracy
+
+
+RULES = TaskRules({"label": _label, "distribution": _distribution}, figure=_figure, tunable=True)

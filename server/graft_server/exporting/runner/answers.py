@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -10,6 +11,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from graft_server.exporting.runner.inputs import Refused
+
+SEPARATORS = re.compile("[\\\\\t-\r\x1c-\x1e\x85\u2028\u2029\0]")
+"""What ends a line or a cell, for some program, and the character that escapes it."""
+ESCAPES = {"\\": r"\\", "\t": r"\t", "\n": r"\n", "\r": r"\r"}
+
+PLACE = re.compile(r"\binputs\[\d+\](?:\.((?:text_pair\.)?\w+))?")
+WORDS = {
+    "text_pair.first": "the first text",
+    "text_pair.second": "the second text",
+    "text": "the text",
+    "image": "the image",
+    "audio": "the clip",
+    "features": "the vector",
+}
+"""For people: the part of the input that an error names by its field."""
 
 
 class Prediction(NamedTuple):
@@ -84,7 +100,8 @@ def _answer(row: Outputs, labels: Sequence[str], settings: dict[str, Any]) -> An
 def line(answer: Answer | Refused, asked: str) -> str:
     """An answer as columns: label, probability, input, and what is to be minded, if there is anything."""
     if isinstance(answer, Refused):
-        cells = ["", "", asked, f"error: {answer.error}"]
+        said = PLACE.sub(lambda it: WORDS.get(it[1] or "", "the input"), answer.error)
+        cells = ["", "", asked, f"error: {said}"]
     else:
         remarks = []
         if answer.abstained:
@@ -92,7 +109,12 @@ def line(answer: Answer | Refused, asked: str) -> str:
         if answer.truncated:
             remarks.append("truncated: the end was cut off")
         cells = [*shown(answer), asked, *([", ".join(remarks)] if remarks else [])]
-    return "\t".join(" ".join(cell.splitlines()).replace("\t", " ") for cell in cells)
+    return "\t".join(SEPARATORS.sub(_escape, cell) for cell in cells)
+
+
+def _escape(found: re.Match[str]) -> str:
+    code = ord(found[0])
+    return ESCAPES.get(found[0]) or (f"\\x{code:02x}" if code < 256 else f"\\u{code:04x}")
 
 
 def shown(answer: Answer) -> tuple[str, str]:

@@ -91,7 +91,7 @@ class Bundle:
 
 
 def answer_arguments(load: Callable[[], Bundle], usage: str) -> None:
-    """Prints a line for each argument of the command line; the exit code is 1 where none could be answered."""
+    """Prints a line for each argument of the command line; the exit code is 1 where one could not be answered."""
     arguments = sys.argv[1:]
     if not arguments:
         sys.exit(f"usage: {usage}")
@@ -106,6 +106,4 @@ def answer_arguments(load: Callable[[], Bundle], usage: str) -> None:
     for it, answer in zip(arguments, answers, strict=True):
         print(line(answer, it.encode(errors="replace").decode()))
     if failed := sum(isinstance(it, Refused) for it in answers):
-        print(f"{failed} of {len(answers)} inputs could not be answered", file=sys.stderr)
-    if failed == len(answers):
-        sys.exit(1)
+        sys.exit(f"{failed} of {len(answers)} inputs could not be answered")

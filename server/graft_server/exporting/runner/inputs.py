@@ -6,6 +6,7 @@ what is no input at all by a TypeError or ValueError, and what the model cannot 
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -156,6 +157,8 @@ def _of_array(array: np.ndarray[Any, Any]) -> Iterable[Any]:
 
 
 def _given(value: Any) -> Given:
+    if _is_missing(value):  # of a column with gaps: it is refused in its place, as an empty text is
+        return Given("text", "")
     if isinstance(value, str):
         value.encode()  # raises UnicodeEncodeError
         return Given("text", str(value))
@@ -182,6 +185,13 @@ def _given(value: Any) -> Given:
         "an input must be a text (str), a tuple of two texts, an image or clip (bytes or a path), or features (a NumPy "
         f"array), not {type(value).__name__}"
     )
+
+
+def _is_missing(value: Any) -> bool:
+    """Whether it stands for no value: None, NaN, or the NA and NaT of pandas."""
+    if isinstance(value, float):
+        return math.isnan(value)
+    return value is None or type(value).__name__ in {"NAType", "NaTType"}
 
 
 def _is_pair(value: Any) -> bool:

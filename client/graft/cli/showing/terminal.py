@@ -13,14 +13,14 @@ from graft._records.adapting.told import Event, Outcome
 from graft._records.predicting.answer_columns import reason_of
 from graft._records.predicting.predictions import Prediction
 from graft._report import words
-from graft.cli import phrases
-from graft.cli.bars import AdaptBar, CountBar, WatchBar
 from graft.cli.interrupts import Interrupts
-from graft.cli.live import not_live
-from graft.cli.plain import plain
-from graft.cli.screens import Screen
-from graft.cli.spoken import spoken
-from graft.cli.tables import drawn, drawn_facts, fact_lines, lines, rows_of
+from graft.cli.showing import phrases
+from graft.cli.showing.bars import AdaptBar, CountBar, WatchBar
+from graft.cli.showing.live import not_live
+from graft.cli.showing.plain import plain
+from graft.cli.showing.screens import Screen
+from graft.cli.showing.spoken import spoken
+from graft.cli.showing.tables import drawn, drawn_facts, fact_lines, lines, rows_of
 
 _UNLIMITED_WIDTH: Final = 1000
 _AUTOMATIC: Final = "auto:"

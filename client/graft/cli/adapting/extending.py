@@ -18,7 +18,7 @@ from graft.cli.reading import Known
 from graft.errors import NotFoundError, UnavailableError
 
 if TYPE_CHECKING:
-    from graft.cli.terminal import Terminal
+    from graft.cli.showing.terminal import Terminal
 
 T = TypeVar("T")
 

@@ -16,8 +16,8 @@ from graft._records.inputs.label_cells import cell_of
 from graft._records.predicting.predictions import Prediction
 from graft._records.stored_examples import StoredExample
 from graft._report import words
-from graft.cli.live import live_then
-from graft.cli.spoken import spoken
+from graft.cli.showing.live import live_then
+from graft.cli.showing.spoken import spoken
 
 _SHOWN_LINES: Final = 10
 

@@ -24,8 +24,8 @@ from graft._transport.targets import default_target
 from graft.errors import GraftError, NotFoundError
 
 if TYPE_CHECKING:
-    from graft.cli.bars import AdaptBar
-    from graft.cli.terminal import Terminal
+    from graft.cli.showing.bars import AdaptBar
+    from graft.cli.showing.terminal import Terminal
 
 _ANSWER_S: Final = 5.0
 """How long the server is waited for that is asked how things stand."""

@@ -22,11 +22,11 @@ from graft._records.evaluation.reports import (
 from graft._records.extensions import Extension
 from graft._report import words
 from graft._report.charts import cut
-from graft.cli import phrases
+from graft.cli.showing import phrases
 from graft.errors import GraftError
 
 if TYPE_CHECKING:
-    from graft.cli.terminal import Terminal
+    from graft.cli.showing.terminal import Terminal
 
 _SHOWN_CLASSES: Final = 20
 _SHOWN_CONFUSIONS: Final = 8
