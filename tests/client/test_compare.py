@@ -14,10 +14,11 @@ import pytest
 
 import graft
 from graft._client.comparing import Side, compared, require_comparable
+from graft._records.evaluation.comparisons import Difference
 from graft._records.evaluation.paired import of_proportions, of_sums, wilson
 from graft._records.records import Version
 from graft.cli import main
-from graft.cli.comparing.measured import sentence
+from graft.cli.comparing.measured import of_difference, sentence
 
 
 def test_the_interval_of_a_difference_holds_it_as_often_as_it_says() -> None:
@@ -219,3 +220,8 @@ def test_an_evaluation_names_all_that_was_trained_on_where_it_is_asked(server: A
             return (await client.evaluate(model, rows, all_places=True)).trained_on
 
     assert asyncio.run(named()) == tuple(range(120))
+
+
+def test_a_difference_that_rounds_to_nothing_has_no_minus() -> None:
+    said = of_difference(Difference(-0.0003, -0.002, 0.001, "by hand"), "accuracy")
+    assert said == "+0.0 points of accuracy, 95% between -0.2 and +0.1"

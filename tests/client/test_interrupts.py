@@ -23,6 +23,7 @@ import grpc
 import pytest
 
 import graft
+from graft.cli import main
 from graft.cli.interrupts import Interrupts
 from graft.v1 import adaptation_pb2, adaptation_pb2_grpc, model_pb2_grpc
 
@@ -253,6 +254,7 @@ def test_a_command_that_waits_for_a_server_that_is_not_there(tmp_path: Path) -> 
 
 
 STUCK = """
+from graft.cli import main
 from graft.cli.interrupts import Interrupts
 with Interrupts() as interrupts:
     interrupts.cancels(lambda: print("cancelled", flush=True) or threading.Event().wait())
@@ -345,3 +347,11 @@ def test_closing_the_client_ends_what_waits_to_call_again() -> None:
     assert [(type(it), it.reason) for it in failures] == [(graft.CancelledError, "CLIENT_CLOSED")]
     with pytest.raises(graft.CancelledError, match="The client was closed"):
         client.models()
+
+
+def test_ctrl_c_before_the_command_begins_ends_it_without_a_trace(monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*_: Any) -> Any:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("graft.cli.program.build_parser", interrupted)
+    assert main(["models"]) == 130

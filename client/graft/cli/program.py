@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from graft._version import __version__
 from graft.cli.arguments import add_connection
-from graft.cli.interrupts import Interrupts
+from graft.cli.interrupts import INTERRUPTED, Interrupts
 from graft.cli.standard_streams import flushed, open_closed_streams, spell_what_cannot_be_encoded
 from graft.cli.verbs import SUMMARIES, module_of
 
@@ -44,6 +44,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             from graft.cli.running import run  # noqa: PLC0415  (help needs neither a client nor rich)
 
             code = run(args, interrupts)
+    except KeyboardInterrupt:  # before the command began
+        code = INTERRUPTED
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] != "rich":
             raise

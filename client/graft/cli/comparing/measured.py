@@ -46,7 +46,7 @@ def sentence(found: Comparison) -> str:
 def of_difference(difference: Difference, figure: str) -> str:
     """A difference with its interval."""
     if figure == "accuracy":
-        value, low, high = (f"{100 * it:+.1f}" for it in (difference.value, difference.low, difference.high))
+        value, low, high = (f"{100 * it:+z.1f}" for it in (difference.value, difference.low, difference.high))
         return f"{value} points of accuracy, 95% between {low} and {high}"
     off = f"off by {words.number(abs(difference.value))} {'more' if difference.value > 0 else 'less'} on average"
     return f"{off}, 95% between {words.number(difference.low)} and {words.number(difference.high)}"
@@ -111,7 +111,7 @@ def _facts(found: Comparison, rows: RowsRead) -> dict[str, str]:
         if found.difference is not None:
             facts["interval by"] = found.difference.method
         if (f1 := found.micro_f1_difference) is not None:
-            value, low, high = (f"{100 * it:+.1f}" for it in (f1.value, f1.low, f1.high))
+            value, low, high = (f"{100 * it:+z.1f}" for it in (f1.value, f1.low, f1.high))
             facts["micro-F1"] = f"{value} points, 95% between {low} and {high} ({f1.method})"
         facts["changed answers"] = _changed(found)
     facts |= _left_out(found, rows)
