@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import msgspec
@@ -11,7 +12,7 @@ import numpy as np
 import pytest
 
 from graft_server.backbones.tuning_objects import TunedParts, read_probabilities, write_probabilities
-from graft_server.domain.adaptation import AdaptationSettings, Start
+from graft_server.domain.adaptation import AdaptationSettings, PublishPolicy, Start
 from graft_server.domain.errors import CorruptError, NewerError
 from graft_server.domain.examples import Change, Example, Input
 from graft_server.domain.model import LIVE, Manifest, ManifestRef
@@ -24,8 +25,9 @@ from graft_server.store.adaptations.listing import Beginnings, deleted_adaptatio
 from graft_server.store.adaptations.segments import Record, Segment, encode_segment, read_segment
 from graft_server.store.adaptations.store import AdaptationStore
 from graft_server.store.catalogue.catalogue import Catalogue
+from graft_server.store.catalogue.entries import MoveAlias
 from graft_server.store.catalogue.versions import read_manifest, write_version
-from graft_server.store.objects.formats import FORMAT, stamped
+from graft_server.store.objects.formats import FIRST, FORMAT, stamped
 from graft_server.store.objects.objects import Objects
 
 START = Start(AdaptationSettings("minilm"), datetime(2026, 1, 2, tzinfo=UTC))
@@ -47,11 +49,11 @@ def of_next_release(objects: Objects, key: str) -> bytes:
     """Makes an object of the format after ours, and returns its payload."""
     data = objects.get(key)
     if key.endswith(".json"):
-        assert json.loads(data)["format"] == FORMAT
+        assert json.loads(data)["format"] == FIRST
         data = json.dumps({**json.loads(data), "format": FORMAT + 1}).encode()
     else:
         known = msgspec.msgpack.decode(data)
-        assert known["format"] == FORMAT
+        assert known["format"] == FIRST
         data = msgspec.msgpack.encode({**known, "format": FORMAT + 1})
     rewritten(objects, key, data)
     return data
@@ -214,7 +216,7 @@ def test_newer_features_are_not_computed_again_over_what_is_there(objects):
     whole = len(header).to_bytes(4, "little") + header + b"1234"
     trailer = encode_features({"pooled": np.ones((1, 2), np.float16)})
     assert trailer.count(b"format\x01") == 1
-    for data in (whole, trailer.replace(b"format\x01", b"format\x02"), b"\x00\x00\x00\x01of no form"):
+    for data in (whole, trailer.replace(b"format\x01", b"format\x03"), b"\x00\x00\x00\x01of no form"):
         rewritten(objects, key, data)
         with pytest.raises(NewerError, match=key):
             store.features(segment, "e")
@@ -298,6 +300,38 @@ def test_a_seal_of_another_format_is_a_newer_releases(tmp_path):
 def test_a_segment_carries_its_format_first(objects):
     segment = Segment("w", 0, 0, (Record(1),))
     data = encode_segment(segment)
-    assert next(iter(msgspec.msgpack.decode(data).items())) == ("format", FORMAT)
+    assert next(iter(msgspec.msgpack.decode(data).items())) == ("format", FIRST)
     objects.create("f/x.seg", data)
     assert read_segment(objects, "f/", "x") == segment
+
+
+def test_only_what_an_older_release_would_misread_has_the_newer_format():
+    def number(records: list[Record]) -> int:
+        return msgspec.msgpack.decode(encode_segment(Segment("w", 0, 0, tuple(records))))["format"]  # type: ignore[no-any-return]
+
+    change = Change(upsert=Example("e", Input("text"), "label"))
+    assert number([Record(1, change=change)]) == FIRST
+    for matched in (
+        Record(1, unchanged="e"),
+        Record(1, change=change, by_content=True),
+        Record(1, change=change, renames="a/w/0"),
+    ):
+        assert number([Record(1, change=change), matched]) == FORMAT
+    for pinned, expected in ((False, FIRST), (True, FORMAT)):
+        assert json.loads(stamped(MoveAlias(START.created, "m", "live", 1, pinned)))["format"] == expected
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        (AdaptationSettings("minilm"), FIRST),
+        (AdaptationSettings("minilm", base_alias="live", match_content=True), FORMAT),
+        (AdaptationSettings("minilm", publish=PublishPolicy(promote=False)), FORMAT),
+    ],
+)
+def test_an_adaptation_has_the_newer_format_where_an_older_release_would_do_something_else(
+    objects, settings, expected
+):
+    AdaptationStore.create(objects, "m", "a", replace(START, settings=settings))
+    (key,) = [it for it in objects.keys("") if it.endswith("start.json")]
+    assert json.loads(objects.get(key))["format"] == expected

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from graft_server.store.objects.formats import FORMAT, require_format
+from graft_server.store.objects.formats import FIRST, require_format
 from graft_server.store.objects.objects import Objects
 
 Array = NDArray[np.float32]
@@ -153,7 +153,7 @@ def _top_key(key: str) -> str:
 
 def _packed(arrays: Mapping[str, NDArray[Any]]) -> bytes:
     data = io.BytesIO()
-    np.savez(data, allow_pickle=False, **arrays, format=np.array(FORMAT))
+    np.savez(data, allow_pickle=False, **arrays, format=np.array(FIRST))
     return data.getvalue()
 
 

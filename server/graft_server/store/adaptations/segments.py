@@ -80,6 +80,12 @@ class Segment:
         return self.rewritten or original_name(self.ordinal)
 
     @property
+    def format_number(self) -> int:
+        """The format that it is stored in: releases that know the first one alone would double matched examples."""
+        matched = any(it.unchanged or it.renames or it.by_content for it in self.records)
+        return formats.FORMAT if matched else formats.FIRST
+
+    @property
     def next_ordinal(self) -> int:
         """The ordinal of the segment after it."""
         return self.ordinal + self.ordinals

@@ -45,6 +45,7 @@ from graft_server.store.adaptations.keys import (
 )
 from graft_server.store.adaptations.listing import missing_adaptation
 from graft_server.store.adaptations.segments import Index, Segment, WriterLog, read_current, read_index
+from graft_server.store.objects import formats
 from graft_server.store.objects.objects import ObjectExistsError, ObjectMissingError, Objects
 
 
@@ -79,7 +80,7 @@ class AdaptationStore:
     def create(cls, objects: Objects, model: str, name: str, start: Start) -> AdaptationStore:
         """Starts an adaptation, or loads it if it exists; compare `start.settings` with what was asked."""
         with suppress(ObjectExistsError):
-            objects.create_json(start_key(model, name), start)
+            objects.create_json(start_key(model, name), start, format_number=_format_number(start))
         return cls.load(objects, model, name)
 
     @classmethod
@@ -375,3 +376,9 @@ class AdaptationStore:
     @property
     def _cancelled_key(self) -> str:
         return f"{self.folder}cancelled.json"
+
+
+def _format_number(start: Start) -> int:
+    """Releases that know the first format alone would match no example by its content, and move `live`."""
+    further = start.settings.match_content or not start.settings.publish.promote
+    return formats.FORMAT if further else formats.FIRST

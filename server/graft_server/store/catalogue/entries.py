@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 
 from graft_server.domain.model import HeldBack, ManifestRef
+from graft_server.store.objects import formats
 
 
 class Publish(msgspec.Struct, frozen=True, tag="publish"):
@@ -35,6 +36,11 @@ class MoveAlias(msgspec.Struct, frozen=True, tag="move_alias"):
     version: int
     pinned: bool = False
     """Whether publications do not move the alias, which is `live`, until it is moved again."""
+
+    @property
+    def format_number(self) -> int:
+        """The format that it is stored in: releases that know the first one alone would move a pinned alias."""
+        return formats.FORMAT if self.pinned else formats.FIRST
 
 
 class DeleteVersion(msgspec.Struct, frozen=True, tag="delete_version"):

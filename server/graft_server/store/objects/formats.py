@@ -1,7 +1,12 @@
 """Formats: every object says by a number which one it has, and what is newer than this release is left as it is.
 
-The number counts for each kind of object from 1, which is also that of an object without one. A release that adds what
-an older one may pass over, and may drop where it writes an object anew, keeps the number; any other change raises it.
+The number counts from 1, which is also that of an object without one. A release that adds what an older one may pass
+over, and may drop where it writes an object anew, keeps the number; any other change raises it, for the objects alone
+that have what is new: their type says so by a property `format_number`.
+
+2: segments whose examples are matched with those of a base, adaptations that match them or do not promote, and moves of
+an alias that pin it.
+
 An object that is whole, by its seal, and that this release does not know all the same, is a newer release's too: it
 is named as that, and nobody is told to restore it from a copy, which would lose the newer work.
 """
@@ -14,8 +19,10 @@ import msgspec
 
 from graft_server.domain.errors import UPGRADE, NewerError
 
-FORMAT = 1
+FORMAT = 2
 """The newest format that this release knows, of every kind of object."""
+FIRST = 1
+"""The format of what a release that knows no other one may read."""
 
 _FIELD = "format"
 
@@ -24,10 +31,10 @@ class _Said(msgspec.Struct, frozen=True):
     format: int = 1
 
 
-def stamped(value: Any) -> bytes:
+def stamped(value: Any, number: int | None = None) -> bytes:
     """Returns plain data, whose JSON is an object, as JSON that begins with the format."""
     data = msgspec.json.encode(value)
-    first = b'{"%b":%d' % (_FIELD.encode(), FORMAT)
+    first = b'{"%b":%d' % (_FIELD.encode(), _number(value) if number is None else number)
     return first + (data[1:] if data == b"{}" else b"," + data[1:])
 
 
@@ -37,7 +44,12 @@ def packed(value: Any) -> bytes:
     count = data[0] & 0x0F
     if data[0] & 0xF0 != 0x80 or count == 0x0F:
         raise ValueError("only a map of fewer than 15 fields can be stamped")
-    return bytes([data[0] + 1]) + msgspec.msgpack.encode(_FIELD) + bytes([FORMAT]) + data[1:]
+    return bytes([data[0] + 1]) + msgspec.msgpack.encode(_FIELD) + bytes([_number(value)]) + data[1:]
+
+
+def _number(value: Any) -> int:
+    """Returns the format that a value is stored in."""
+    return int(getattr(value, "format_number", FIRST))
 
 
 def require_known(key: str, data: bytes, *, pack: bool = False) -> None:

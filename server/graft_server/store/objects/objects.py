@@ -271,9 +271,9 @@ class Objects:
         if self._root is not None:
             local_folder.sync_parents(self._root, keys)
 
-    def create_json(self, key: str, value: Any) -> None:
-        """Creates an object from plain data, and its format."""
-        self.create(key, formats.stamped(value))
+    def create_json(self, key: str, value: Any, *, format_number: int | None = None) -> None:
+        """Creates an object from plain data, and its format, where that is not the one that its type says."""
+        self.create(key, formats.stamped(value, format_number))
 
     def get_json(self, key: str, kind: type[T]) -> T:
         """Returns an object's payload as plain data of a type."""
@@ -328,7 +328,7 @@ def _unseal(key: str, sealed: bytes) -> tuple[bytes, bytes]:
 def _require_known_seal(key: str, end: bytes) -> None:
     """Raises NewerError if an object ends in a seal that says that it has another format."""
     if match := _NEWER_SEAL.search(end):
-        formats.require_format(key, int(match[1]))
+        raise formats.newer(key, int(match[1]))
 
 
 def _read_seal(key: str, seal: bytes, before: int) -> tuple[bytes, bytes]:
