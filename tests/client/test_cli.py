@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import json
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -166,3 +167,12 @@ def test_how_a_stream_is_learned_is_said_in_words() -> None:
     assert describe(graft.Event(0, None, "progress", progress=progress)) == (
         "streaming: 1,200 examples learned, 85.7% predicted right before they were learned"
     )
+
+
+def test_a_server_that_says_nothing_is_told_from_one_that_is_not_there(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        target = f"127.0.0.1:{silent.getsockname()[1]}"
+        assert main(["models", "--server", target, "--timeout", "0.3"]) == 1
+    assert "wait longer with --timeout" in capsys.readouterr().err

@@ -13,6 +13,7 @@ from graft.cli.interrupts import INTERRUPTED, Interrupts
 from graft.cli.showing.spoken import spoken
 from graft.cli.showing.terminal import Terminal
 from graft.errors import (
+    DeadlineExceededError,
     GraftError,
     NotFoundError,
     ResourceExhaustedError,
@@ -22,6 +23,7 @@ from graft.errors import (
 )
 
 _REMEDY_BY_CLASS: Final[dict[type[Exception], str]] = {
+    DeadlineExceededError: "the server is busy or hangs: try again, or wait longer with --timeout SECONDS",
     NotFoundError: "'graft models' lists the models, 'graft versions MODEL' their versions",
     UnauthenticatedError: "the server wants credentials",
     UnimplementedError: "the server is older than this command",
