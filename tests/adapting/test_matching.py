@@ -12,9 +12,11 @@ from typing import Any
 import pytest
 
 from graft_server.adapting.intake import matching
+from graft_server.adapting.intake.bases import Bases
 from graft_server.adapting.intake.incoming import Incoming
 from graft_server.adapting.intake.matching import KnownExamples, StoredMatching
 from graft_server.domain.adaptation import AdaptationSettings, Start
+from graft_server.domain.errors import OverloadError
 from graft_server.domain.examples import Change, Example, Input, Kind, Rejection, Share, Split
 from graft_server.domain.extension import Extension
 from graft_server.domain.model import Source
@@ -49,6 +51,7 @@ class Bench:
     objects: Objects = field(default_factory=lambda: Objects.open("memory:///"))
     sources: tuple[Source, ...] = ()
     names: tuple[str, ...] = ()
+    bases: Bases = field(default_factory=Bases)
 
     def extended(self, *rows: Incoming, name: str = "") -> Extension:
         """One more adaptation on what there is, by one writer."""
@@ -77,10 +80,14 @@ class Stream:
 
     bench: Bench
     store: AdaptationStore
+    attended: bool = True
+    """Whether a call of it is open."""
     matching: StoredMatching = field(init=False)
 
     def __post_init__(self) -> None:
-        self.matching = StoredMatching(self.bench.objects, self.store)
+        self.matching = StoredMatching(
+            self.bench.objects, self.store, self.bench.bases, lambda: self.attended
+        )
 
     def elsewhere(self) -> Stream:
         """The same adaptation on another server, or after a restart."""
@@ -442,3 +449,30 @@ def test_an_example_of_the_base_takes_less_than_300_bytes():
     taken, _ = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert taken < 300 * len(known)
+
+
+def test_bases_that_no_call_needs_make_way_and_are_read_anew() -> None:
+    bench = Bench(bases=Bases(most_examples=5))
+    bench.extended(sent("one", "a"), sent("two", "b"), sent("three", "a"))
+    first, second = bench.begin("first"), bench.begin("second")
+    first.send("w", sent("one", "a"))
+    with pytest.raises(OverloadError) as refused:
+        second.send("w", sent("one", "b"))
+    assert refused.value.reason == "BASES_TOO_LARGE"
+    first.attended = False
+    second.send("w", sent("one", "b"))
+    assert bench.bases.held == 3
+    second.attended = False
+    # What it has matched already is known from what is stored.
+    (copy,) = first.send("w", sent("one", "a"))
+    assert not copy.unchanged
+    assert bench.bases.held == 3
+    first.matching.forget()
+    assert bench.bases.held == 0
+
+
+def test_a_base_that_is_larger_than_all_room_is_held_alone() -> None:
+    bench = Bench(bases=Bases(most_examples=1))
+    bench.extended(sent("one", "a"), sent("two", "b"))
+    (there,) = bench.begin().send("w", sent("one", "a"))
+    assert there.unchanged

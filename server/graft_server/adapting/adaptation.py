@@ -9,6 +9,7 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
 
 from graft_server.adapting import announcing
+from graft_server.adapting.intake.bases import Bases
 from graft_server.adapting.intake.features import FeatureWriter
 from graft_server.adapting.intake.matching import StoredMatching
 from graft_server.adapting.interim.follower import Interim
@@ -52,6 +53,8 @@ class Adaptation:
         trunk: Trunk,
         publisher: Publisher,
         intake: Intake,
+        *,
+        bases: Bases,
         admit: Callable[[Adaptation], None] = lambda _: None,
     ) -> None:
         """Describes it; nothing runs yet.
@@ -61,6 +64,7 @@ class Adaptation:
             trunk: The backbone that it uses.
             publisher: Carries out its commits.
             intake: Room for the changes of all adaptations.
+            bases: Room for the examples that adaptations match with.
             admit: Raises OverloadError where a new commit is one too many.
         """
         self.store = store
@@ -93,7 +97,7 @@ class Adaptation:
         )
         settings = store.start.settings
         self._matching = (
-            StoredMatching(publisher.objects, store)
+            StoredMatching(publisher.objects, store, bases, lambda: self.attended)
             if settings.match_content and store.start.lineage
             else None
         )

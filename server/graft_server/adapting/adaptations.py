@@ -13,6 +13,7 @@ from weakref import WeakValueDictionary
 from graft_server.adapting import announcing
 from graft_server.adapting.adaptation import Adaptation
 from graft_server.adapting.basing import Base, base_of, live_version
+from graft_server.adapting.intake.bases import Bases
 from graft_server.adapting.intake.foreseen import (
     CHECK_BYTES,
     CHECKS_BYTES,
@@ -73,6 +74,7 @@ class Adaptations:
     def __init__(self, publisher: Publisher, trunks: Trunks, limits: AdaptationLimits = _USUAL) -> None:
         self._limits = limits
         self._intake = Intake(limits.intake_bytes)
+        self._bases = Bases()
         self.checks = Room(CHECKS_BYTES, CHECK_BYTES)
         """Room for what checks beside a base keep in memory."""
         self._publisher = publisher
@@ -440,7 +442,9 @@ class Adaptations:
     def _adopt(self, store: AdaptationStore) -> Adaptation:
         self.forget_idle()
         trunk = self._trunks.get(store.start.settings.backbone)
-        adaptation = Adaptation(store, trunk, self._publisher, self._intake, self._admit)
+        adaptation = Adaptation(
+            store, trunk, self._publisher, self._intake, bases=self._bases, admit=self._admit
+        )
         adaptation.followed = self._followed
         self._open[store.model, store.adaptation_id] = adaptation
         return adaptation

@@ -13,12 +13,13 @@ from __future__ import annotations
 
 import itertools
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
 
+from graft_server.adapting.intake.bases import Bases
 from graft_server.adapting.intake.incoming import Incoming
 from graft_server.domain.examples import Change, Example, Input, Split
 from graft_server.domain.model import Source
@@ -199,10 +200,25 @@ class Matching:
 class StoredMatching:
     """The matching of a stored adaptation, read when it is needed. Thread-safe."""
 
-    def __init__(self, objects: Objects, store: AdaptationStore) -> None:
-        """Reads nothing yet."""
+    def __init__(
+        self,
+        objects: Objects,
+        store: AdaptationStore,
+        bases: Bases,
+        attended: Callable[[], bool] = lambda: True,
+    ) -> None:
+        """Reads nothing yet.
+
+        Args:
+            objects: Where everything is stored.
+            store: What is stored of the adaptation.
+            bases: Room for the examples of the base.
+            attended: Whether a call of the adaptation is open, so that the base stays in memory.
+        """
         self._objects = objects
         self._store = store
+        self._bases = bases
+        self._attended = attended
         self._lock = threading.Lock()
         self._matching: Matching | None = None
         self._ends: dict[str, tuple[int, int]] = {}
@@ -214,6 +230,7 @@ class StoredMatching:
         Raises:
             CorruptError: A segment is damaged.
             ObjectMissingError: A segment is missing.
+            OverloadError: Other adaptations' bases leave no room for it.
         """
         with self._lock:
             return len(self._followed().base)
@@ -229,12 +246,25 @@ class StoredMatching:
         with self._lock:
             self._matching = None
             self._ends = {}
+            self._bases.give_back(self)
+
+    def make_way(self) -> bool:
+        """Lets go of the base if no call needs it now, and returns whether it did; does not wait."""
+        if self._attended() or not self._lock.acquire(blocking=False):
+            return False
+        try:
+            self._matching = None
+            self._ends = {}
+        finally:
+            self._lock.release()
+        return True
 
     def _followed(self) -> Matching:
         matching = self._matching
         if matching is None:
             sources = self._store.start.lineage
             rows = read_lineage(self._objects, self._store.model, sources).rows.values()
+            self._bases.take(self, len(rows))
             matching = Matching(KnownExamples.of([it.example for it in rows], sources))
         for record in self._unread():
             matching.count_in(record)
