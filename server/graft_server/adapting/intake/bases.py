@@ -54,8 +54,7 @@ class Bases:
             if held and held + examples > self._most:
                 raise OverloadError(
                     f"The adaptations that are open match with {held:,} examples of the versions "
-                    f"that they go on from, and at most {self._most:,} are kept at once: try again later, or leave "
-                    "start.match_content away.",
+                    f"that they go on from, and at most {self._most:,} are kept at once: try again later.",
                     reason="BASES_TOO_LARGE",
                     retry_after_s=RETRY_S,
                 )
