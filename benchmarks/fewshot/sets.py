@@ -1,7 +1,7 @@
 """Sets on which meaning is not topic, and as a contrast some on which it is. All from real sentences.
 
-`load` gives a set by its name; `draw` the rows of a few-shot draw; `features` the frozen backbone's features. What cannot
-be had here raises `UnavailableError` with the reason.
+`load` gives a set by its name; `draw` the rows of a few-shot draw; `features` the frozen backbone's features. What
+cannot be had here raises `UnavailableError` with the reason.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from benchmarks import datasets
 from benchmarks.datasets import few_shot
 from benchmarks.fewshot import rules
 from benchmarks.fewshot.sources import (
-    UnavailableError,
     Row,
     Source,
+    UnavailableError,
     comments,
     intents_by_domain,
     joined,
@@ -29,7 +29,7 @@ from benchmarks.fewshot.sources import (
 )
 from benchmarks.heads.features import cached
 
-__all__ = ["NAMES", "NOT_TOPIC", "TOPIC", "UnavailableError", "Set", "draw", "features", "load"]
+__all__ = ["NAMES", "NOT_TOPIC", "TOPIC", "Set", "UnavailableError", "draw", "features", "load"]
 
 MOST_TEST = 2_000
 MOST_TRAIN = 4_000
