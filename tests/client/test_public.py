@@ -33,7 +33,8 @@ def test_the_exported_names_are_these_and_exist() -> None:
         "Extension", "RowCounts", "RowError", "TextPair", "LabelCount", "LookAlikes", "SimilarLabels", "UnknownLabel",
         "MultiLabelFigures", "PredictedValue", "RegressionFigures", "Renewal", "ModelRenewal", "InputColumns",
         "TableColumns",
-        "CancelledAdaptation", "ProbableError", "Quote", "Quotes", "Suggestion", "Suggestions",
+        "Advice", "UnlabelledReport", "CancelledAdaptation", "ProbableError", "Quote", "Quotes", "Suggestion",
+        "Suggestions",
     }  # fmt: skip
     for name in graft.__all__:
         assert getattr(graft, name) is not None
