@@ -437,7 +437,7 @@ class ModelApi:
             suggesting = Suggesting(suggester, share)
             if request.stored:
                 require_features(suggester)
-                suggester.add_stored()
+                await suggester.add_stored()
                 suggesting.hold()
             await suggesting.add_all(batches)
             return await suggesting.result(request, model)

@@ -1,0 +1,210 @@
+"""How many labels a given accuracy takes, chosen by Graft or at random: python -m benchmarks.labelling [SET ...].
+
+A pool is 5,000 rows of a training set, drawn anew for each of ten draws, without their labels. Chosen labels come 40 at
+a time, from nothing: what was ranked best by the head of what is labelled so far, by the code that answers
+SuggestExamples. The head is the one that `graft adapt` selects, and is measured on the whole test set. Draws that
+were measured are kept in GRAFT_BENCHMARK_CACHE, so that an interrupted run goes on; --anew forgets them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from benchmarks.datasets import DRAWS, Texts, banking77, clinc150, goemotions_part_single, sms_spam
+from benchmarks.harness import RESULTS, Figure, at_most, hardware, save, table
+from benchmarks.heads.features import CACHE, Featured, featured
+from benchmarks.heads.measure import training_set
+from graft_server.domain.errors import StateError
+from graft_server.domain.views import POOLED, stacked
+from graft_server.heads import Head
+from graft_server.serving.suggesting.choosing import choose
+from graft_server.training.tasks.single_label.selection import select_single_label
+
+SETS: Mapping[str, Callable[[], Texts]] = {
+    "banking77": banking77,
+    "clinc150": clinc150,
+    "sms_spam": sms_spam,
+    "goemotions": goemotions_part_single,
+}
+MANY = ("banking77", "clinc150")
+"""The sets of many labels, of which something is demanded."""
+POOL = 5_000
+BATCH = 40
+RANDOM = 400
+"""The random labels whose accuracy is to be reached."""
+MOST = 0.7
+"""The share of them that chosen ones may take."""
+CHOSEN_AT = tuple(range(BATCH, 281, BATCH))
+RANDOM_AT = (40, 80, 160, 240, 320, RANDOM)
+DRAWS_KEPT = CACHE / "labelling.jsonl"
+SVG = Path(__file__).resolve().parents[1] / "docs" / "labelling.svg"
+
+
+@dataclass(frozen=True, slots=True)
+class Draw:
+    """The accuracies of one draw."""
+
+    data: str
+    chosen: bool
+    seed: int
+    accuracies: dict[str, float]
+    """By the number of labels."""
+    classes: dict[str, int]
+    """How many classes have a label."""
+    choosing_s: float = 0.0
+    """The processor time of one ranking, at most."""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("sets", nargs="*", default=list(SETS), metavar="SET", help=", ".join(SETS))
+    parser.add_argument("--draws", type=int, default=DRAWS)
+    parser.add_argument("--anew", action="store_true", help="forget the draws that were measured")
+    args = parser.parse_args()
+    if args.anew:
+        DRAWS_KEPT.unlink(missing_ok=True)
+    draws = [Draw(**json.loads(line)) for line in _lines()]
+    done = {(it.data, it.chosen, it.seed) for it in draws}
+    data = {name: featured(SETS[name]()) for name in args.sets}
+    for seed in range(args.draws):
+        for name in args.sets:
+            for chosen in (True, False):
+                if (name, chosen, seed) not in done:
+                    draws.append(_drawn(name, data[name], seed, chosen=chosen))
+                    with DRAWS_KEPT.open("a") as file:
+                        file.write(json.dumps(asdict(draws[-1])) + "\n")
+    report(draws)
+
+
+def _lines() -> list[str]:
+    return DRAWS_KEPT.read_text().splitlines() if DRAWS_KEPT.exists() else []
+
+
+def _drawn(name: str, data: Featured, seed: int, *, chosen: bool) -> Draw:
+    rng = np.random.default_rng(seed)
+    labels = data.texts.train_labels
+    pool = rng.permutation(len(labels))[:POOL]
+    rows = pool[:0]
+    accuracies, classes = {}, {}
+    head: Head | None = None
+    choosing_s = 0.0
+    for size in CHOSEN_AT if chosen else RANDOM_AT:
+        if chosen:
+            began = time.process_time()
+            rows = np.concatenate([rows, _next(data, pool, rows, head, size - len(rows))])
+            choosing_s = max(choosing_s, time.process_time() - began)
+        else:
+            rows = pool[:size]
+        try:
+            head = select_single_label(training_set(data, rows), seed=0).head
+        except StateError:  # one class alone
+            head = None
+        accuracies[str(size)] = 0.0 if head is None else _accuracy(data, head)
+        classes[str(size)] = len(np.unique(labels[rows]))
+    print(f"{name} {seed} {'chosen' if chosen else 'random'}: {accuracies}", flush=True)
+    return Draw(name, chosen, seed, accuracies, classes, choosing_s)
+
+
+def _next(
+    data: Featured, pool: NDArray[np.int64], rows: NDArray[np.int64], head: Head | None, count: int
+) -> NDArray[np.int64]:
+    """The rows of the pool to label next, as `serving.suggesting` ranks them."""
+    left = np.setdiff1d(pool, rows)
+    view = POOLED if head is None else head.view
+    features = stacked(data.train, view)
+    read = features[left].astype(np.float32)
+    uncertainty = None if head is None else head.uncertainty(head.scores(read))
+    choice = choose(_unit(read), _unit(features[rows].astype(np.float32)), uncertainty, count)
+    return left[choice.rows]
+
+
+def _unit(rows: NDArray[np.float32]) -> NDArray[np.float32]:
+    return rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), np.float32(1e-12))
+
+
+def _accuracy(data: Featured, head: Head) -> float:
+    output = head.scores(stacked(data.test, head.view).astype(np.float32))
+    found: NDArray[np.float32] = output.probabilities  # type: ignore[attr-defined]
+    return float((found.argmax(axis=1) == data.texts.test_labels).mean())
+
+
+def mean_curve(draws: list[Draw], name: str, *, chosen: bool) -> dict[int, float]:
+    """The mean accuracy by the number of labels."""
+    some = [it.accuracies for it in draws if (it.data, it.chosen) == (name, chosen)]
+    return {int(size): float(np.mean([it[size] for it in some])) for size in some[0]} if some else {}
+
+
+def needed(curve: Mapping[int, float], accuracy: float) -> float:
+    """The number of labels at which a curve reaches an accuracy, between its points along lines; inf: nowhere."""
+    before = (0, 0.0)
+    for size, reached in sorted(curve.items()):
+        if reached >= accuracy:
+            share = (accuracy - before[1]) / (reached - before[1])
+            return before[0] + share * (size - before[0])
+        before = (size, reached)
+    return float("inf")
+
+
+def report(draws: list[Draw]) -> None:
+    """Writes results/labelling.md and .json, and docs/labelling.svg."""
+    figures, lines = [], []
+    for name in SETS:
+        chosen, at_random = (mean_curve(draws, name, chosen=it) for it in (True, False))
+        if not chosen or not at_random:
+            continue
+        count = min(sum(it.data == name and it.chosen is kind for it in draws) for kind in (True, False))
+        target = at_random[RANDOM]
+        labels = needed(chosen, target)
+        what = f"{name}: chosen labels for the accuracy of {RANDOM} random ones, as a share of them"
+        reference = f"{labels:.0f} labels, {100 * target:.1f}% ({count} draws)"
+        share = labels / RANDOM
+        figures.append(at_most(what, share, MOST if name in MANY else 1.0, "", reference))
+        seconds = max(it.choosing_s for it in draws if it.data == name and it.chosen)
+        figures.append(Figure(f"{name}: processor time of one ranking of {POOL:,}, at most", seconds, "s"))
+        lines += [
+            "",
+            f"## {name}",
+            "",
+            "| labels | chosen | classes | random | classes |",
+            "|---|---|---|---|---|",
+        ]
+        for size in sorted({*chosen, *at_random}):
+            cells = [
+                (f"{100 * curve[size]:.1f}", f"{_classes(draws, name, size, chosen=kind):.0f}")
+                if size in curve
+                else ("", "")
+                for curve, kind in ((chosen, True), (at_random, False))
+            ]
+            lines.append(f"| {size} | {' | '.join(' | '.join(it) for it in cells)} |")
+    machine = hardware()
+    head = ["# What to label next: accuracy over the number of labels", ""]
+    head += [", ".join(f"{key}: {value}" for key, value in machine.items()), "", *table(figures), ""]
+    head += [(__doc__ or "").split("\n\n", 1)[1].strip()]
+    save(
+        "labelling",
+        [*head, *lines],
+        {
+            "hardware": machine,
+            "figures": [asdict(it) for it in figures],
+            "draws": [asdict(it) for it in draws],
+        },
+    )
+    print("\n".join([*head, *lines]))
+    print(f"written: {RESULTS / 'labelling.md'}")
+
+
+def _classes(draws: list[Draw], name: str, size: int, *, chosen: bool) -> float:
+    some = [it.classes[str(size)] for it in draws if (it.data, it.chosen) == (name, chosen)]
+    return float(np.mean(some))
+
+
+if __name__ == "__main__":
+    main()
