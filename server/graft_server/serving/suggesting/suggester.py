@@ -79,7 +79,7 @@ class Suggester:
         return len(self._places)
 
     async def add_stored(self) -> None:
-        """Takes in the version's unlabelled examples."""
+        """Takes in the version's unlabelled examples by their stored features, if those were read."""
         await self.threads.run(self._add_stored)
 
     def _add_stored(self) -> None:
@@ -90,11 +90,11 @@ class Suggester:
             if self._is_new(data[:DIGEST_BYTES], data[DIGEST_BYTES:]):
                 self._add(-1, example.id, features, truncated=False)
 
-    async def add(self, first: int, examples: Sequence[Example | None]) -> list[InvalidError | None]:
+    async def add(self, first: int | None, examples: Sequence[Example | None]) -> list[InvalidError | None]:
         """Takes in candidates.
 
         Args:
-            first: The place of the first one in the stream.
+            first: The place of the first one in the stream; None: they are stored examples.
             examples: The candidates; None: one that is refused already.
 
         Returns:
@@ -109,7 +109,7 @@ class Suggester:
             if isinstance(found, InvalidError):
                 errors[place] = found
             else:
-                self._add(first + place, example.id, *found)
+                self._add(-1 if first is None else first + place, example.id, *found)
 
         await in_slices(take, range(len(fresh)))
         return errors
