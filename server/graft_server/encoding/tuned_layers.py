@@ -27,7 +27,7 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from graft_server.backbones.graphs.adapters import DOWN, UP, Adapter, in_lanes, places_of
+from graft_server.backbones.graphs.adapters import Adapter, in_lanes, places_of, room_of
 from graft_server.backbones.graphs.cache import HIDDEN
 from graft_server.backbones.preprocessing import Arrays, Preprocessor
 from graft_server.backbones.text.preprocessor import is_packed
@@ -63,12 +63,7 @@ class GraphPart:
     def __init__(self, graph: Path | bytes, *, device: str, threads: int) -> None:
         """Loads the graph; see `Encoder`."""
         self._session, self._device = open_session(graph, device, threads)
-        shapes = {it.name: it.shape for it in self._session.get_inputs()}
-        self.products = {
-            name.removeprefix(DOWN): (int(shape[1]), int(shapes[UP + name.removeprefix(DOWN)][2]))
-            for name, shape in shapes.items()
-            if name.startswith(DOWN)
-        }
+        self.products = room_of({it.name: it.shape for it in self._session.get_inputs()})
         """The products that have room for adapters: key to (in, out)."""
         self._inputs = {it.name: it.type for it in self._session.get_inputs()}
         self._outputs = [it.name for it in self._session.get_outputs()]
@@ -161,7 +156,7 @@ class TunedLayersCache:
         part: GraphPart | Adapter
         if ref.adapted:
             part = await asyncio.to_thread(Adapter.decode, ref.key, data)
-            size = part.bytes
+            size = part.nbytes
         else:
             part = await asyncio.to_thread(open_graph, data)
             size = round(MEMORY_FACTOR * len(data))

@@ -60,8 +60,8 @@ class Adapter:
     products: Mapping[str, LowRank]
 
     @property
-    def bytes(self) -> int:
-        """How much memory it takes."""
+    def nbytes(self) -> int:
+        """How much memory it takes, in bytes."""
         return sum(it.down.nbytes + it.up.nbytes + it.offset.nbytes for it in self.products.values())
 
     @property
@@ -115,6 +115,12 @@ def product_key(weights: NDArray[Any]) -> str:
     return digest.hexdigest()[:24]
 
 
+def room_of(shapes: Mapping[str, Sequence[Any]]) -> dict[str, tuple[int, int]]:
+    """The products of a graph that have room for adapters: key to (in, out), by the shapes of its inputs by name."""
+    keys = [it.removeprefix(DOWN) for it in shapes if it.startswith(DOWN)]
+    return {it: (int(shapes[DOWN + it][1]), int(shapes[UP + it][2])) for it in keys}
+
+
 def places_of(items: Sequence[Any], arrays: Mapping[str, NDArray[Any]], *, packed: bool) -> list[int]:
     """How many places (tokens) each of n items has in the graph.
 
@@ -152,7 +158,8 @@ def in_lanes(
     total = sum(places)
     own = np.repeat(np.array([it is not None for it in adapters]), places)
     length = max(LEAST_LANE, math.ceil(int(own.sum()) / len({id(it) for it in of})))
-    lanes, cells = [], np.zeros(total, np.int64)
+    lanes: list[NDArray[np.int64]] = []
+    cells = np.zeros(total, np.int64)
     of_lane: list[Adapter] = []
     start = 0
     for adapter, count in zip(adapters, places, strict=True):
