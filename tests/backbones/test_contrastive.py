@@ -96,7 +96,9 @@ def test_rare_classes_are_seen_as_often_as_frequent_ones() -> None:
 def test_many_classes_take_turns_and_names_come_with_their_class() -> None:
     labels = np.repeat(np.arange(20, dtype=np.int32), 6)
     names = 120 + np.arange(20)
-    made = contrastive.batches(np.append(labels, np.arange(20, dtype=np.int32)), np.arange(120), steps=5, seed=0, names=names)
+    made = contrastive.batches(
+        np.append(labels, np.arange(20, dtype=np.int32)), np.arange(120), steps=5, seed=0, names=names
+    )
     drawn = np.zeros(20, np.int64)
     for batch in made:
         examples, named = batch[batch < 120], batch[batch >= 120] - 120

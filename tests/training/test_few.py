@@ -18,7 +18,13 @@ DIMENSION, FOLDS = 24, 4
 
 
 def fitted(
-    *, classes: int = 4, each: int = 8, right: float = 1.0, frozen: float = 0.5, seed: int = 0, chance: bool = False
+    *,
+    classes: int = 4,
+    each: int = 8,
+    right: float = 1.0,
+    frozen: float = 0.5,
+    seed: int = 0,
+    chance: bool = False,
 ) -> CrossFitted:
     """Tunings whose features put unseen examples with their class, or with one at random, as the frozen head does.
 
@@ -90,7 +96,11 @@ def test_a_loss_is_not_kept_and_is_seen_early() -> None:
 
 def test_labels_that_are_chance_are_never_kept() -> None:
     kept = [
-        decide(fitted(classes=2 + seed % 5, each=8 + 8 * (seed % 2), right=0.9, frozen=0.6, seed=seed, chance=True)).kept
+        decide(
+            fitted(
+                classes=2 + seed % 5, each=8 + 8 * (seed % 2), right=0.9, frozen=0.6, seed=seed, chance=True
+            )
+        ).kept
         for seed in range(40)
     ]
     assert not any(kept)

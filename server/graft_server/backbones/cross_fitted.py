@@ -20,8 +20,8 @@ NAME = -2
 """The fold of what is no example, but the name of a class: every training sees it."""
 
 LEAST_AFTER = (-0.5, 0.0, 0.3)
-"""What the gain so far has to be after one, two and more folds, in standard errors. Of 12 tunings with 8 examples a class
-the five that stayed below would not have been kept, and of the seven that were kept none stayed below."""
+"""What the gain so far has to be after one, two and more folds, in standard errors. Of 12 tunings with 8 examples a
+class, the five that fell below would not have been kept, and of those that were to be kept none fell below."""
 SHARPNESS = np.geomspace(1, 100, 24).astype(np.float32)
 """What cosines are multiplied with to be logits: the best one counts."""
 
@@ -63,9 +63,9 @@ class CrossFitted:
 def hopeless(fitted: CrossFitted) -> bool:
     """Whether the folds so far make it so unlikely that the tuning is kept that the others need not be run.
 
-    A softmax of cosines with the means of classes stands in for the head: on the tuned features it is nearly as good. What
-    its log-loss, at its best temperature, is below that of the frozen head on the same examples has to be above a bound,
-    in standard errors, that rises with each fold: see LEAST_AFTER.
+    A softmax of cosines with the means of classes stands in for the head: on tuned features it is nearly as good. Its
+    log-loss, at its best temperature, is compared with that of the frozen head on the same examples: how far it is
+    below, in standard errors, has to exceed a bound that rises with each fold. See LEAST_AFTER.
     """
     rows = np.flatnonzero(fitted.measured)
     if len(rows) < 2:

@@ -107,10 +107,11 @@ def is_gain(
     """Whether a tuned head is better than another beyond noise.
 
     A few dozen examples say little by one figure alone: log-loss sees how sure the heads are, but a head that is right
-    wherever it matters may be less sure, and accuracy sees only the few examples on which the two differ. So both count,
-    each as the number of its standard errors that it is above 0, and neither may be below. Each has one more example,
-    that is lost by all that there is to know of it, as in `noise.is_beyond_noise`: with eight messages of each kind of SMS
-    spam, one more was right and the log-loss fell by two standard errors, and the test accuracy from 97.5% to 93.5%.
+    wherever it matters may be less sure, and accuracy sees only the few examples on which the two differ. So both
+    count, each as the number of its standard errors that it is above 0, and neither may be below. Each has one more
+    example, that is lost by all that there is to know of it, as in `noise.is_beyond_noise`: of eight messages of each
+    kind of SMS spam one more was right, and the log-loss fell by two standard errors, while the accuracy on the test
+    set fell from 97.5% to 93.5%.
 
     Args:
         gains: shape (n,), n >= 1: by how much the loss of each example fell, in nats.
