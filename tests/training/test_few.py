@@ -94,6 +94,13 @@ def test_a_loss_is_not_kept_and_is_seen_early() -> None:
     assert hopeless(replace(of, by_fold=of.by_fold[:1], features=of.features[:0]))
 
 
+def test_where_the_frozen_head_is_right_nothing_is_begun() -> None:
+    of = fitted(right=0.95, frozen=1.0)
+    assert hopeless(replace(of, by_fold=of.by_fold[:0], features=of.features[:0]))
+    of = fitted(right=0.95, frozen=0.5)
+    assert not hopeless(replace(of, by_fold=of.by_fold[:0], features=of.features[:0]))
+
+
 def test_labels_that_are_chance_are_never_kept() -> None:
     kept = [
         decide(

@@ -19,6 +19,8 @@ LEFT_OUT = -1
 NAME = -2
 """The fold of what is no example, but the name of a class: every training sees it."""
 
+LEAST_WRONG = 2
+"""Examples that the frozen head has to have wrong: fewer cannot show that a tuning is better."""
 LEAST_AFTER = (-0.5, 0.0, 0.3)
 """What the gain so far has to be after one, two and more folds, in standard errors. Of 12 tunings with 8 examples a
 class, the five that fell below would not have been kept, and of those that were to be kept none fell below."""
@@ -65,8 +67,12 @@ def hopeless(fitted: CrossFitted) -> bool:
 
     A softmax of cosines with the means of classes stands in for the head: on tuned features it is nearly as good. Its
     log-loss, at its best temperature, is compared with that of the frozen head on the same examples: how far it is
-    below, in standard errors, has to exceed a bound that rises with each fold. See LEAST_AFTER.
+    below, in standard errors, has to exceed a bound that rises with each fold. See LEAST_AFTER. Before the first fold it
+    is hopeless where the frozen head leaves nothing to be gained: see LEAST_WRONG.
     """
+    known = fitted.fold_of >= 0
+    if int((fitted.frozen.argmax(axis=1) != fitted.labels)[known].sum()) < LEAST_WRONG:
+        return True
     rows = np.flatnonzero(fitted.measured)
     if len(rows) < 2:
         return False

@@ -194,18 +194,20 @@ class CrossFitting:
         """Takes one after the other; returns why there is no tuned graph, or ""."""
         state = self.state
         while state.run < state.folds:
-            self._train(optimizer)
-            self._keep_features()
-            state.run, state.step = state.run + 1, 0
             if hopeless(self._fitted()):
                 state.folds = state.run
                 return "no_gain"
+            self._train(optimizer)
+            self._keep_features()
+            state.run, state.step = state.run + 1, 0
             # What is slower than expected leaves folds out, rather than the training that is to be served.
             if self._for_each() < contrastive.FLOOR * state.steps * self._step_s and state.run >= LEAST_FOLDS:
                 state.folds = state.run
             self._restore(self._first)
             self._reset(optimizer)
             self._save(optimizer)
+        if hopeless(self._fitted()):
+            return "no_gain"
         if self._for_each() < contrastive.FLOOR * state.steps * self._step_s / 2 and not state.step:
             return "time"
         self._train(optimizer)
