@@ -119,7 +119,7 @@ def test_a_tuning_that_is_as_good_is_not_kept() -> None:
 
 
 def test_one_example_a_class_has_nothing_to_measure() -> None:
-    of = fitted(each=1)
+    of = fitted(classes=8, each=1, frozen=0.0)
     assert not of.measured.any()
     assert not hopeless(of)
 
