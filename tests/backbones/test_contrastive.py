@@ -93,20 +93,19 @@ def test_rare_classes_are_seen_as_often_as_frequent_ones() -> None:
     assert set(seen[12:].tolist()) <= {30 * each // 200, 30 * each // 200 + 1}
 
 
-def test_many_classes_take_turns_and_names_come_with_their_class() -> None:
+def test_many_classes_take_turns_and_names_are_dealt_like_examples() -> None:
     labels = np.repeat(np.arange(20, dtype=np.int32), 6)
     names = 120 + np.arange(20)
-    made = contrastive.batches(
-        np.append(labels, np.arange(20, dtype=np.int32)), np.arange(120), steps=5, seed=0, names=names
-    )
-    drawn = np.zeros(20, np.int64)
+    known = np.append(labels, np.arange(20, dtype=np.int32))
+    made = contrastive.batches(known, np.arange(120), steps=35, seed=0, names=names)
+    seen, drawn = np.bincount(np.concatenate(made), minlength=140), np.zeros(20, np.int64)
     for batch in made:
-        examples, named = batch[batch < 120], batch[batch >= 120] - 120
-        present = np.unique(labels[examples])
+        present, each = np.unique(known[batch], return_counts=True)
         assert len(present) == contrastive.CLASSES
-        assert sorted(named.tolist()) == present.tolist()
+        assert (each == contrastive.EACH).all()
         drawn[present] += 1
-    assert set(drawn.tolist()) == {2}  # 5 batches of 8 classes of 20
+    assert set(drawn.tolist()) == {14}  # 35 batches of 8 classes of 20
+    assert set(seen.tolist()) == {8}  # 14 times four of seven
 
 
 def test_batches_are_of_the_given_rows_and_depend_on_the_seed_alone() -> None:

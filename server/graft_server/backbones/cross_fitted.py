@@ -67,8 +67,8 @@ def hopeless(fitted: CrossFitted) -> bool:
 
     A softmax of cosines with the means of classes stands in for the head: on tuned features it is nearly as good. Its
     log-loss, at its best temperature, is compared with that of the frozen head on the same examples: how far it is
-    below, in standard errors, has to exceed a bound that rises with each fold. See LEAST_AFTER. Before the first fold it
-    is hopeless where the frozen head leaves nothing to be gained: see LEAST_WRONG.
+    below, in standard errors, has to exceed a bound that rises with each fold. See LEAST_AFTER. Before the first fold
+    it is hopeless where the frozen head leaves nothing to be gained: see LEAST_WRONG.
     """
     known = fitted.fold_of >= 0
     if int((fitted.frozen.argmax(axis=1) != fitted.labels)[known].sum()) < LEAST_WRONG:

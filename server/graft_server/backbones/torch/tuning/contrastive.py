@@ -107,21 +107,21 @@ def batches(
         rows: shape (m,): the rows to train on.
         steps: How many batches.
         seed: What chance is derived from.
-        names: shape (k,): the row that holds the name of each class, which is in each batch that the class is in; None:
-            there are none.
+        names: shape (k,): the row that holds the name of each class, which is dealt like its examples; None: there are
+            none.
     """
     rng = np.random.default_rng(seed)
     own = labels[rows]
     present = np.unique(own)
-    of_class = {int(it): _Deck(rows[own == it], rng) for it in present}
+    members = {int(it): rows[own == it] for it in present}
+    if names is not None:
+        members = {it: np.append(of, names[it]) for it, of in members.items()}
+    of_class = {it: _Deck(of, rng) for it, of in members.items()}
     classes = _Deck(present.astype(np.int64), rng)
     made = []
     for _ in range(steps):
         drawn = [int(it) for it in classes.draw(CLASSES)]
-        parts = [of_class[it].draw(EACH) for it in drawn]
-        if names is not None:
-            parts.append(names[drawn])
-        made.append(np.concatenate(parts))
+        made.append(np.concatenate([of_class[it].draw(EACH) for it in drawn]))
     return made
 
 
