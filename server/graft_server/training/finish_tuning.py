@@ -162,8 +162,8 @@ def _warnings(tried: TuningReport, report: Report, least: tuple[int, int]) -> tu
         warnings.append(f"The method {tried.method} failed; the server's log has the details. {serves}")
     elif tried.ended == "time" and contrastive:
         warnings.append(
-            f"time_budget ended before the training on all examples, so the method {tried.method} came to nothing. Give "
-            f"a longer one. {serves}"
+            f"time_budget ended before the training on all examples, so the method {tried.method} came to nothing. "
+            f"Give a longer one. {serves}"
         )
     elif not tried.measured and tried.ended not in ("too_few", "features", "no_time"):
         warnings.append(f"The method {tried.method} improved nothing on held-out examples. {serves}")

@@ -294,7 +294,7 @@ class CrossFitting:
     def batches(self, run: int, steps: int) -> list[NDArray[np.int64]]:
         """The batches of a training, which depend on nothing but the recipe's seed and its number."""
         rows = np.flatnonzero((self.fold_of >= 0) & (self.fold_of != run))
-        seed = self.recipe.seed % (1 << 62) + run
+        seed = self.recipe.seed % (1 << 62) + self.state.run
         names = self.names if len(self.names) else None
         return contrastive.batches(self.set.labels, rows, steps=steps, seed=seed, names=names)
 
