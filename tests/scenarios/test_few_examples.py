@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-import csv
-import os
-import signal
 from collections.abc import Iterator
-from pathlib import Path
 
 import numpy as np
 import pytest
-from tests.scenarios.test_finetuning import Meanwhile, tuning_workers
 
 import graft
 

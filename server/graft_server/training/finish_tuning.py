@@ -34,6 +34,7 @@ from graft_server.store.catalogue.versions import (
 from graft_server.store.objects.formats import stamped
 from graft_server.store.objects.objects import Objects
 from graft_server.training.contract import FINISH, Finished, Finishing
+from graft_server.training.reporting.advice import advised
 from graft_server.training.reporting.evaluated import tuned_digest
 from graft_server.training.reporting.truncation import with_truncated_of
 from graft_server.training.tasks.table import TRAINING
@@ -85,7 +86,7 @@ def finish(payload: Finishing, place: Place, progress: OnProgress) -> Finished:
     else:
         parts = {it: read_part(objects, task.best, manifest, it) for it in manifest.parts if it != REPORT}
     least = (tuning.least_a_class, tuning.least_examples) if tuning is not None else (0, 0)
-    report = _with_tuning(report, tried, least)
+    report = _with_tuning(report, tried, least, auto=task.auto)
     report = dataclasses.replace(
         report,
         training_duration_s=report.training_duration_s + task.seconds + time.monotonic() - started,
@@ -96,13 +97,14 @@ def finish(payload: Finishing, place: Place, progress: OnProgress) -> Finished:
     return Finished(manifest=ref, report=report, extension=manifest.extension, kept=tried.kept, measured=key)
 
 
-def _with_tuning(report: Report, tried: TuningReport, least: tuple[int, int]) -> Report:
+def _with_tuning(report: Report, tried: TuningReport, least: tuple[int, int], *, auto: bool) -> Report:
     """The report of the best version so far, with a tuning more: what was kept comes first, and then the last.
 
     Args:
         report: The report.
         tried: The tuning.
         least: How many examples one takes: of a class on average, or in all.
+        auto: Whether it was the server's own choice to try it.
     """
     before = report.tuning
     others = report.other_tunings
@@ -110,8 +112,9 @@ def _with_tuning(report: Report, tried: TuningReport, least: tuple[int, int]) ->
         tuning, others = before, (*others, tried)
     else:
         tuning, others = tried, others if before is None else (*others, before)
-    warnings = (*_warnings(tried, report, least), *report.warnings)
-    return dataclasses.replace(report, tuning=tuning, other_tunings=others, warnings=warnings)
+    warnings = (*_warnings(tried, report, least, auto=auto), *report.warnings)
+    told = dataclasses.replace(report, tuning=tuning, other_tunings=others, warnings=warnings)
+    return advised(told, tried=tried)
 
 
 def _parts(measured: TunedHead, top: bytes) -> dict[str, bytes]:
@@ -120,7 +123,7 @@ def _parts(measured: TunedHead, top: bytes) -> dict[str, bytes]:
     return {HEAD: head, HEAD_ONNX: graph, TOP: top}
 
 
-def _warnings(tried: TuningReport, report: Report, least: tuple[int, int]) -> tuple[str, ...]:
+def _warnings(tried: TuningReport, report: Report, least: tuple[int, int], *, auto: bool) -> tuple[str, ...]:
     """What a person should know of a tuning; the report is that of what serves now."""
     warnings = []
     contrastive = tried.objective is TuningObjective.CONTRASTIVE
@@ -139,15 +142,6 @@ def _warnings(tried: TuningReport, report: Report, least: tuple[int, int]) -> tu
         warnings.append(
             f"The backbone was not tuned: some examples are features of it already, rather than inputs. {serves}"
         )
-    if tried.ended == "no_time":
-        what = "all layers" if tried.method is Method.FULL else f"{tried.unfrozen_layers} layers"
-        fewer = (
-            " or fewer unfrozen_layers" if tried.method is Method.PARTIAL else " or try the method partial"
-        )
-        of = "a training without each fold" if contrastive else "one epoch"
-        warnings.append(
-            f"time_budget is too short for {of} of {what}, so this was not tried. Give a longer one,{fewer}. {serves}"
-        )
     if tried.ended == "diverged":
         warnings.append(
             f"Training diverged {tried.diverged} times and was ended; the best state before that counts. Give a "
@@ -165,6 +159,10 @@ def _warnings(tried: TuningReport, report: Report, least: tuple[int, int]) -> tu
             f"time_budget ended before the training on all examples, so the method {tried.method} came to nothing. "
             f"Give a longer one. {serves}"
         )
+    elif contrastive and tried.ended in ("done", "no_gain"):
+        # Of what `auto` tried and dropped, the figures say it all.
+        if not tried.kept and not auto:
+            warnings.append(f"The method {tried.method} improved nothing on held-out examples. {serves}")
     elif not tried.measured and tried.ended not in ("too_few", "features", "no_time"):
         warnings.append(f"The method {tried.method} improved nothing on held-out examples. {serves}")
     if tried.measured and tried.kept and tried.tuned_log_loss >= tried.frozen_log_loss:
