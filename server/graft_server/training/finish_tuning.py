@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
+from collections.abc import Iterator
 
 import numpy as np
 from numpy.typing import NDArray
@@ -125,7 +126,6 @@ def _parts(measured: TunedHead) -> dict[str, bytes]:
 def _warnings(tried: TuningReport, report: Report, least: tuple[int, int], *, auto: bool) -> tuple[str, ...]:
     """What a person should know of a tuning; the report is that of what serves now."""
     warnings = []
-    contrastive = tried.objective is TuningObjective.CONTRASTIVE
     serves = (
         "The frozen head serves."
         if report.method is Method.FROZEN
@@ -151,22 +151,28 @@ def _warnings(tried: TuningReport, report: Report, least: tuple[int, int], *, au
             f"Training diverged {tried.diverged} times: it went back to its best state and on more slowly. Give a "
             f"learning_rate below {tried.learning_rate:g}."
         )
-    if tried.ended == "failed":
-        warnings.append(f"The method {tried.method} failed; the server's log has the details. {serves}")
-    elif tried.ended == "time" and contrastive:
-        warnings.append(
-            f"time_budget ended before the training on all examples, so the method {tried.method} came to nothing. "
-            f"Give a longer one. {serves}"
-        )
-    elif contrastive and tried.ended in ("done", "no_gain"):
-        # Of what `auto` tried and dropped, the figures say it all.
-        if not tried.kept and not auto:
-            warnings.append(f"The method {tried.method} improved nothing on held-out examples. {serves}")
-    elif not tried.measured and tried.ended not in ("too_few", "features", "no_time"):
-        warnings.append(f"The method {tried.method} improved nothing on held-out examples. {serves}")
+    warnings += [f"{nothing} {serves}" for nothing in _came_to_nothing(tried, auto=auto)]
     if tried.measured and tried.kept and tried.tuned_log_loss >= tried.frozen_log_loss:
         warnings.append(
             f"On {tried.measured:,} held-out examples the tuned version is no better than the frozen one (log-loss "
             f"{tried.tuned_log_loss:.3f}, {tried.frozen_log_loss:.3f}): the method auto would not have kept it."
         )
     return tuple(warnings)
+
+
+def _came_to_nothing(tried: TuningReport, *, auto: bool) -> Iterator[str]:
+    """Says that a tuning that was begun made no version, where its figures do not."""
+    contrastive = tried.objective is TuningObjective.CONTRASTIVE
+    if tried.ended == "failed":
+        yield f"The method {tried.method} failed; the server's log has the details."
+    elif contrastive and tried.ended == "time":
+        yield (
+            f"time_budget ended before the training on all examples, so the method {tried.method} came to nothing. "
+            "Give a longer one."
+        )
+    elif contrastive:
+        # Of what `auto` tried and dropped, the figures say it all.
+        if tried.ended in ("done", "no_gain") and not tried.kept and not auto:
+            yield f"The method {tried.method} improved nothing on held-out examples."
+    elif not tried.measured and tried.ended not in ("too_few", "features", "no_time"):
+        yield f"The method {tried.method} improved nothing on held-out examples."

@@ -276,7 +276,7 @@ class CrossFitting:
             classes=self.set.head[1].shape[0],
             fold_of=self.fold_of[: self.count],
             by_fold=self.by_fold,
-            features=self.by_fold[0, :0],
+            features=np.empty((0, self.by_fold.shape[2]), np.float16),
             frozen=self._frozen,
             bound=self._bound,
             seed=self.recipe.seed % (1 << 63),
