@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from graft._records.evaluation.probable_errors import ProbableError
     from graft._records.evaluation.quotes import Quote, Quotes
     from graft._records.evaluation.reports import (
+        Advice,
         Candidate,
         ClassAdvice,
         ClassReport,
@@ -54,6 +55,7 @@ if TYPE_CHECKING:
         SimilarLabels,
         TuningPoint,
         TuningReport,
+        UnlabelledReport,
     )
     from graft._records.extensions import Extension
     from graft._records.inputs.examples import Delete, Example, Label, TextPair
@@ -96,6 +98,7 @@ __all__ = [
     "AdaptProgress",
     "AdaptResult",
     "Adaptation",
+    "Advice",
     "AlreadyExistsError",
     "AsyncClient",
     "Backbone",
@@ -171,6 +174,7 @@ __all__ = [
     "UnavailableError",
     "UnimplementedError",
     "UnknownLabel",
+    "UnlabelledReport",
     "Version",
     "__version__",
     "read_examples",
@@ -222,6 +226,7 @@ _NAMES_BY_MODULE = {
     "_records.adapting.told": ("AdaptProgress", "AdaptResult", "CheckResult", "Event", "Outcome"),
     "_records.adapting.row_counts": ("RowCounts",),
     "_records.evaluation.reports": (
+        "Advice",
         "Candidate",
         "ClassAdvice",
         "ClassReport",
@@ -246,6 +251,7 @@ _NAMES_BY_MODULE = {
         "SimilarLabels",
         "TuningPoint",
         "TuningReport",
+        "UnlabelledReport",
     ),
     "_streams.options": ("FineTuning",),
     "_tables.options": (

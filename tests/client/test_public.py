@@ -33,7 +33,7 @@ def test_the_exported_names_are_these_and_exist() -> None:
         "Extension", "RowCounts", "RowError", "TextPair", "LabelCount", "LookAlikes", "SimilarLabels", "UnknownLabel",
         "MultiLabelFigures", "PredictedValue", "RegressionFigures", "Renewal", "ModelRenewal", "InputColumns",
         "TableColumns",
-        "CancelledAdaptation", "ProbableError", "Quote", "Quotes",
+        "Advice", "UnlabelledReport", "CancelledAdaptation", "ProbableError", "Quote", "Quotes",
     }  # fmt: skip
     for name in graft.__all__:
         assert getattr(graft, name) is not None

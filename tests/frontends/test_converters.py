@@ -7,21 +7,37 @@ import dataclasses
 import typing
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
 
 import graft
+from graft._records.evaluation.report_messages import report_of
 from graft.v1 import adaptation_pb2, model_pb2, report_pb2, types_pb2
 from graft_server.domain.errors import InvalidError
 from graft_server.domain.evaluated import EvaluatedVersion
 from graft_server.domain.examples import Change, Example, Input, Kind
+from graft_server.domain.method import Method
 from graft_server.domain.prediction import Prediction, Predictions, Timings
-from graft_server.domain.report import Figures, Measured, Report
+from graft_server.domain.report import (
+    Advice,
+    AdviceKind,
+    Evaluation,
+    EvaluationMethod,
+    Figures,
+    HeadChoice,
+    Measured,
+    Report,
+    TuningObjective,
+    TuningReport,
+    UnlabelledReport,
+)
 from graft_server.domain.stream import CommitMessage, EmptyMessage, ExamplesMessage
 from graft_server.domain.tasks.single_label import SingleLabelAnswer
 from graft_server.frontends.grpc.converters.lazy import Converted
 from graft_server.frontends.grpc.converters.predictions import MAX_RESPONSE_BYTES, predict_response
+from graft_server.frontends.grpc.converters.reports import report_message
 from graft_server.frontends.grpc.converters.requests import evaluated_examples, writer_message
 
 # ------------------------------------------------------------------------------------ a report's three copies
@@ -65,6 +81,72 @@ def test_a_report_has_the_fields_of_its_message_at_every_depth(kind, renamed):
     found = copies(kind, report_pb2.Report.DESCRIPTOR, renamed)
     assert len({name for name, _, _ in found}) > 15
     assert [name for name, fields, described in found if fields != described] == []
+
+
+def reported(**fields: Any) -> Report:
+    """A report on 40 examples of two classes."""
+    evaluation = Evaluation(EvaluationMethod.CROSS_VALIDATION, 5, 40)
+    head = HeadChoice("logistic", "pooled", {"C": 10.0}, 1.0)
+    return Report(40, 0, 2, 0.75, 0.7, 0.5, 0.1, evaluation, head, (), **fields)
+
+
+def test_what_is_known_of_tunings_unlabelled_examples_and_advice_arrives():
+    tuning = TuningReport(
+        *(Method.FULL, True, "done", 6, 6),
+        measured=40,
+        objective=TuningObjective.CONTRASTIVE,
+        label_names=True,
+        folds=5,
+        tuned_share=0.5,
+        rank=8,
+        full_bytes=1 << 33,
+        accuracy_gain_error=0.04,
+    )
+    unlabelled = UnlabelledReport(2000, 1500, True, 0.25, 0.9, 0.8, 0.03, 0.2, -0.1)
+    advice = (
+        Advice(AdviceKind.TIME, "Tune.", 0.05, -0.01, 0.12, cost_seconds=60.0),
+        Advice(AdviceKind.LABELS, "Label.", 0.02, 0.0, 0.04, cost_examples=40),
+        Advice(AdviceKind.BACKBONE, "Choose."),
+    )
+    message = report_message(reported(tuning=tuning, unlabelled=unlabelled, advice=advice))
+    found = report_of(report_pb2.Report.FromString(message.SerializeToString()))
+    assert found.tuning is not None
+    named = ("objective", "label_names", "folds", "tuned_share", "rank", "full_bytes", "accuracy_gain_error")
+    assert [getattr(found.tuning, it) for it in named] == ["contrastive", True, 5, 0.5, 8, 1 << 33, 0.04]
+    assert found.unlabelled == graft.UnlabelledReport(2000, 1500, True, 0.25, 0.9, 0.8, 0.03, 0.2, -0.1)
+    assert found.advice == (
+        graft.Advice("time", "Tune.", 0.05, -0.01, 0.12, 60.0, 0),
+        graft.Advice("labels", "Label.", 0.02, 0.0, 0.04, 0.0, 40),
+        graft.Advice("backbone", "Choose.", None, None, None, 0.0, 0),
+    )
+
+
+def test_a_report_from_before_these_is_read_as_one_without_them():
+    stored = msgspec.to_builtins(reported(tuning=TuningReport(Method.FULL, True, "done", 6, 6, measured=40)))
+    for it in ("unlabelled", "advice"):
+        del stored[it]
+    for it in (
+        "objective",
+        "label_names",
+        "folds",
+        "tuned_share",
+        "rank",
+        "full_bytes",
+        "accuracy_gain_error",
+    ):
+        del stored["tuning"][it]
+    report = msgspec.json.decode(msgspec.json.encode(stored), type=Report)
+    found = report_of(report_message(report))
+    assert (found.unlabelled, found.advice) == (None, ())
+    assert found.tuning is not None
+    assert (found.tuning.objective, found.tuning.folds, found.tuning.tuned_share) == (
+        "cross_entropy",
+        0,
+        None,
+    )
+    old = report_message(report)
+    old.tuning.ClearField("objective")  # as an old server sends it
+    assert report_of(old).tuning == found.tuning
 
 
 def test_an_evaluation_has_the_fields_of_its_message():

@@ -22,6 +22,34 @@ else:
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
+class _AdviceKind:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _AdviceKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_AdviceKind.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    ADVICE_KIND_UNSPECIFIED: _AdviceKind.ValueType  # 0
+    """Not said."""
+    ADVICE_KIND_LABELS: _AdviceKind.ValueType  # 1
+    """More labelled examples."""
+    ADVICE_KIND_TIME: _AdviceKind.ValueType  # 2
+    """Time to tune the backbone in."""
+    ADVICE_KIND_BACKBONE: _AdviceKind.ValueType  # 3
+    """Another backbone: neither examples nor tuning are expected to help."""
+
+class AdviceKind(_AdviceKind, metaclass=_AdviceKindEnumTypeWrapper):
+    """AdviceKind is what a version lacks most."""
+
+ADVICE_KIND_UNSPECIFIED: AdviceKind.ValueType  # 0
+"""Not said."""
+ADVICE_KIND_LABELS: AdviceKind.ValueType  # 1
+"""More labelled examples."""
+ADVICE_KIND_TIME: AdviceKind.ValueType  # 2
+"""Time to tune the backbone in."""
+ADVICE_KIND_BACKBONE: AdviceKind.ValueType  # 3
+"""Another backbone: neither examples nor tuning are expected to help."""
+Global___AdviceKind: _TypeAlias = AdviceKind  # noqa: Y015
+
 class _EvaluationMethod:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
@@ -49,6 +77,30 @@ EVALUATION_METHOD_HELD_OUT: EvaluationMethod.ValueType  # 2
 the backbone was tuned, a part of the others that was set aside.
 """
 Global___EvaluationMethod: _TypeAlias = EvaluationMethod  # noqa: Y015
+
+class _TuningObjective:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _TuningObjectiveEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_TuningObjective.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    TUNING_OBJECTIVE_UNSPECIFIED: _TuningObjective.ValueType  # 0
+    """Not said: a report from before there were several, where it is the cross entropy."""
+    TUNING_OBJECTIVE_CROSS_ENTROPY: _TuningObjective.ValueType  # 1
+    """The cross entropy of a linear head's answers, which is tuned along."""
+    TUNING_OBJECTIVE_CONTRASTIVE: _TuningObjective.ValueType  # 2
+    """A supervised contrastive loss: features of a class are drawn together and apart from those of others."""
+
+class TuningObjective(_TuningObjective, metaclass=_TuningObjectiveEnumTypeWrapper):
+    """TuningObjective is what a tuning of the backbone minimises."""
+
+TUNING_OBJECTIVE_UNSPECIFIED: TuningObjective.ValueType  # 0
+"""Not said: a report from before there were several, where it is the cross entropy."""
+TUNING_OBJECTIVE_CROSS_ENTROPY: TuningObjective.ValueType  # 1
+"""The cross entropy of a linear head's answers, which is tuned along."""
+TUNING_OBJECTIVE_CONTRASTIVE: TuningObjective.ValueType  # 2
+"""A supervised contrastive loss: features of a class are drawn together and apart from those of others."""
+Global___TuningObjective: _TypeAlias = TuningObjective  # noqa: Y015
 
 @_typing.final
 class Report(_message.Message):
@@ -93,6 +145,8 @@ class Report(_message.Message):
     TRUNCATED_EXAMPLES_FIELD_NUMBER: _builtins.int
     RENEWAL_FIELD_NUMBER: _builtins.int
     EVALUATION_DIGEST_FIELD_NUMBER: _builtins.int
+    UNLABELLED_FIELD_NUMBER: _builtins.int
+    ADVICE_FIELD_NUMBER: _builtins.int
     examples: _builtins.int
     """How many examples the version was trained on (validation examples not counted)."""
     validation_examples: _builtins.int
@@ -214,6 +268,16 @@ class Report(_message.Message):
     def renewal(self) -> Global___Renewal:
         """Set where the server made the version by itself: why."""
 
+    @_builtins.property
+    def unlabelled(self) -> Global___UnlabelledReport:
+        """What examples without a target were used for; unset where there are none, or where the server does not use them."""
+
+    @_builtins.property
+    def advice(self) -> _containers.RepeatedCompositeFieldContainer[Global___Advice]:
+        """What would make the version better, most worth doing first: more labels, more time, or another backbone. Empty where
+        nothing is known to help, and of servers that give none.
+        """
+
     def __init__(
         self,
         *,
@@ -252,14 +316,118 @@ class Report(_message.Message):
         truncated_examples: _builtins.int = ...,
         renewal: Global___Renewal | None = ...,
         evaluation_digest: _builtins.str = ...,
+        unlabelled: Global___UnlabelledReport | None = ...,
+        advice: _abc.Iterable[Global___Advice] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["data", b"data", "evaluation", b"evaluation", "head", b"head", "learning_curve", b"learning_curve", "look_alikes", b"look_alikes", "multi_label", b"multi_label", "novelty", b"novelty", "regression", b"regression", "renewal", b"renewal", "trained_time", b"trained_time", "training_duration", b"training_duration", "tuning", b"tuning"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["data", b"data", "evaluation", b"evaluation", "head", b"head", "learning_curve", b"learning_curve", "look_alikes", b"look_alikes", "multi_label", b"multi_label", "novelty", b"novelty", "regression", b"regression", "renewal", b"renewal", "trained_time", b"trained_time", "training_duration", b"training_duration", "tuning", b"tuning", "unlabelled", b"unlabelled"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["accuracy", b"accuracy", "accuracy_high", b"accuracy_high", "accuracy_low", b"accuracy_low", "backbone", b"backbone", "calibration_error", b"calibration_error", "classes", b"classes", "confusions", b"confusions", "data", b"data", "encoder_id", b"encoder_id", "evaluation", b"evaluation", "evaluation_digest", b"evaluation_digest", "examples", b"examples", "feature_map", b"feature_map", "head", b"head", "learning_curve", b"learning_curve", "log_loss", b"log_loss", "look_alikes", b"look_alikes", "macro_f1", b"macro_f1", "method", b"method", "multi_label", b"multi_label", "novelty", b"novelty", "other_tunings", b"other_tunings", "per_class", b"per_class", "predicted_values", b"predicted_values", "regression", b"regression", "reliability", b"reliability", "renewal", b"renewal", "seed", b"seed", "task", b"task", "trained_time", b"trained_time", "training_duration", b"training_duration", "truncated_examples", b"truncated_examples", "tuning", b"tuning", "validation_examples", b"validation_examples", "warnings", b"warnings"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["accuracy", b"accuracy", "accuracy_high", b"accuracy_high", "accuracy_low", b"accuracy_low", "advice", b"advice", "backbone", b"backbone", "calibration_error", b"calibration_error", "classes", b"classes", "confusions", b"confusions", "data", b"data", "encoder_id", b"encoder_id", "evaluation", b"evaluation", "evaluation_digest", b"evaluation_digest", "examples", b"examples", "feature_map", b"feature_map", "head", b"head", "learning_curve", b"learning_curve", "log_loss", b"log_loss", "look_alikes", b"look_alikes", "macro_f1", b"macro_f1", "method", b"method", "multi_label", b"multi_label", "novelty", b"novelty", "other_tunings", b"other_tunings", "per_class", b"per_class", "predicted_values", b"predicted_values", "regression", b"regression", "reliability", b"reliability", "renewal", b"renewal", "seed", b"seed", "task", b"task", "trained_time", b"trained_time", "training_duration", b"training_duration", "truncated_examples", b"truncated_examples", "tuning", b"tuning", "unlabelled", b"unlabelled", "validation_examples", b"validation_examples", "warnings", b"warnings"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Report: _TypeAlias = Report  # noqa: Y015
+
+@_typing.final
+class UnlabelledReport(_message.Message):
+    """UnlabelledReport says what the examples without a target brought, and how far they are like those with one."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EXAMPLES_FIELD_NUMBER: _builtins.int
+    USED_FIELD_NUMBER: _builtins.int
+    KEPT_FIELD_NUMBER: _builtins.int
+    WEIGHT_FIELD_NUMBER: _builtins.int
+    LOG_LOSS_BEFORE_FIELD_NUMBER: _builtins.int
+    LOG_LOSS_AFTER_FIELD_NUMBER: _builtins.int
+    GAIN_ERROR_FIELD_NUMBER: _builtins.int
+    NOVEL_SHARE_FIELD_NUMBER: _builtins.int
+    DRIFT_FIELD_NUMBER: _builtins.int
+    examples: _builtins.int
+    """How many examples carry no target."""
+    used: _builtins.int
+    """How many of them were tried in training; 0: none, and the figures of loss are 0 too."""
+    kept: _builtins.bool
+    """Whether the version was trained with them: its log-loss without them was higher, beyond noise."""
+    weight: _builtins.float
+    """What an unlabelled example counts in training against a labelled one, 0 to 1."""
+    log_loss_before: _builtins.float
+    """The cross-validated log-loss without them, in nats."""
+    log_loss_after: _builtins.float
+    """The cross-validated log-loss with them, in nats."""
+    gain_error: _builtins.float
+    """The standard error of the difference between the two, example by example."""
+    novel_share: _builtins.float
+    """The share of them that are novel to the head, 0 to 1: it abstains from an answer."""
+    drift: _builtins.float
+    """How much larger that share is among the newer half of them than among the older half, -1 to 1; 0: no drift."""
+    def __init__(
+        self,
+        *,
+        examples: _builtins.int = ...,
+        used: _builtins.int = ...,
+        kept: _builtins.bool = ...,
+        weight: _builtins.float = ...,
+        log_loss_before: _builtins.float = ...,
+        log_loss_after: _builtins.float = ...,
+        gain_error: _builtins.float = ...,
+        novel_share: _builtins.float = ...,
+        drift: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["drift", b"drift", "examples", b"examples", "gain_error", b"gain_error", "kept", b"kept", "log_loss_after", b"log_loss_after", "log_loss_before", b"log_loss_before", "novel_share", b"novel_share", "used", b"used", "weight", b"weight"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UnlabelledReport: _TypeAlias = UnlabelledReport  # noqa: Y015
+
+@_typing.final
+class Advice(_message.Message):
+    """Advice is something that would make a version better, and what that is expected from."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KIND_FIELD_NUMBER: _builtins.int
+    TEXT_FIELD_NUMBER: _builtins.int
+    EXPECTED_GAIN_FIELD_NUMBER: _builtins.int
+    EXPECTED_GAIN_LOW_FIELD_NUMBER: _builtins.int
+    EXPECTED_GAIN_HIGH_FIELD_NUMBER: _builtins.int
+    COST_SECONDS_FIELD_NUMBER: _builtins.int
+    COST_EXAMPLES_FIELD_NUMBER: _builtins.int
+    kind: Global___AdviceKind.ValueType
+    """What to give."""
+    text: _builtins.str
+    """The advice in one or two sentences, with the ranges and what they come from."""
+    expected_gain: _builtins.float
+    """By how much accuracy is expected to rise, 0 to 1 (of several labels micro-F1, of numbers the share of variance
+    explained); 0: not estimated.
+    """
+    expected_gain_low: _builtins.float
+    """The lower end of an 80% interval of it; below 0 where it may fall. 0 where nothing is estimated."""
+    expected_gain_high: _builtins.float
+    """The upper end of the interval."""
+    cost_seconds: _builtins.float
+    """The time budget that it takes, in seconds; 0: none."""
+    cost_examples: _builtins.int
+    """How many more labelled examples it takes; 0: none."""
+    def __init__(
+        self,
+        *,
+        kind: Global___AdviceKind.ValueType = ...,
+        text: _builtins.str = ...,
+        expected_gain: _builtins.float = ...,
+        expected_gain_low: _builtins.float = ...,
+        expected_gain_high: _builtins.float = ...,
+        cost_seconds: _builtins.float = ...,
+        cost_examples: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cost_examples", b"cost_examples", "cost_seconds", b"cost_seconds", "expected_gain", b"expected_gain", "expected_gain_high", b"expected_gain_high", "expected_gain_low", b"expected_gain_low", "kind", b"kind", "text", b"text"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Advice: _TypeAlias = Advice  # noqa: Y015
 
 @_typing.final
 class Renewal(_message.Message):
@@ -1180,6 +1348,13 @@ class TuningReport(_message.Message):
     OWN_SHARE_FIELD_NUMBER: _builtins.int
     BYTES_FIELD_NUMBER: _builtins.int
     HISTORY_FIELD_NUMBER: _builtins.int
+    OBJECTIVE_FIELD_NUMBER: _builtins.int
+    LABEL_NAMES_FIELD_NUMBER: _builtins.int
+    FOLDS_FIELD_NUMBER: _builtins.int
+    TUNED_SHARE_FIELD_NUMBER: _builtins.int
+    RANK_FIELD_NUMBER: _builtins.int
+    FULL_BYTES_FIELD_NUMBER: _builtins.int
+    ACCURACY_GAIN_ERROR_FIELD_NUMBER: _builtins.int
     method: _types_pb2.Method.ValueType
     """The method that was tried: METHOD_PARTIAL or METHOD_FULL."""
     kept: _builtins.bool
@@ -1221,6 +1396,24 @@ class TuningReport(_message.Message):
     """
     bytes: _builtins.int
     """The size of the tuned graph, in bytes: what the version adds to a server's memory."""
+    objective: Global___TuningObjective.ValueType
+    """What the backbone was tuned for."""
+    label_names: _builtins.bool
+    """Whether the names of the labels were members of their classes; of TUNING_OBJECTIVE_CONTRASTIVE only."""
+    folds: _builtins.int
+    """The folds of the cross-fitting that the figures come from: for each one the backbone was tuned without it, and
+    measured on it. 0: examples that were held out from the only tuning were measured.
+    """
+    tuned_share: _builtins.float
+    """How far the served version is the tuned one, 0 to 1: the rest of a blend is the frozen one. 0 where nothing was
+    blended, and of reports from before blends.
+    """
+    rank: _builtins.int
+    """The rank of the layers' low-rank updates; 0: whole layers are kept."""
+    full_bytes: _builtins.int
+    """What whole layers would take, in bytes; 0 where they are what is kept."""
+    accuracy_gain_error: _builtins.float
+    """The standard error of the difference between the two accuracies; 0: not known."""
     @_builtins.property
     def history(self) -> _containers.RepeatedCompositeFieldContainer[Global___TuningPoint]:
         """The states that were evaluated, in order; the first is the head on the frozen backbone, and the last three are
@@ -1249,10 +1442,17 @@ class TuningReport(_message.Message):
         own_share: _builtins.float = ...,
         bytes: _builtins.int = ...,
         history: _abc.Iterable[Global___TuningPoint] | None = ...,
+        objective: Global___TuningObjective.ValueType = ...,
+        label_names: _builtins.bool = ...,
+        folds: _builtins.int = ...,
+        tuned_share: _builtins.float = ...,
+        rank: _builtins.int = ...,
+        full_bytes: _builtins.int = ...,
+        accuracy_gain_error: _builtins.float = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["bytes", b"bytes", "diverged", b"diverged", "ended", b"ended", "examples_per_second", b"examples_per_second", "frozen_accuracy", b"frozen_accuracy", "frozen_log_loss", b"frozen_log_loss", "gain_error", b"gain_error", "history", b"history", "kept", b"kept", "layers", b"layers", "learning_rate", b"learning_rate", "measured", b"measured", "method", b"method", "own_share", b"own_share", "parameters", b"parameters", "seconds", b"seconds", "tuned_accuracy", b"tuned_accuracy", "tuned_log_loss", b"tuned_log_loss", "unfrozen_layers", b"unfrozen_layers"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["accuracy_gain_error", b"accuracy_gain_error", "bytes", b"bytes", "diverged", b"diverged", "ended", b"ended", "examples_per_second", b"examples_per_second", "folds", b"folds", "frozen_accuracy", b"frozen_accuracy", "frozen_log_loss", b"frozen_log_loss", "full_bytes", b"full_bytes", "gain_error", b"gain_error", "history", b"history", "kept", b"kept", "label_names", b"label_names", "layers", b"layers", "learning_rate", b"learning_rate", "measured", b"measured", "method", b"method", "objective", b"objective", "own_share", b"own_share", "parameters", b"parameters", "rank", b"rank", "seconds", b"seconds", "tuned_accuracy", b"tuned_accuracy", "tuned_log_loss", b"tuned_log_loss", "tuned_share", b"tuned_share", "unfrozen_layers", b"unfrozen_layers"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -325,6 +325,15 @@ class TuningPoint:
     """Seconds since training began."""
 
 
+class TuningObjective(StrEnum):
+    """What a tuning of the backbone minimises."""
+
+    CROSS_ENTROPY = "cross_entropy"
+    """The loss of a linear head, which is tuned along."""
+    CONTRASTIVE = "contrastive"
+    """A loss that draws the features of a class together, and apart from those of others."""
+
+
 @dataclass(frozen=True, slots=True)
 class TuningReport:
     """The report on tuning the backbone: what was tried, its gain, and its cost at serving."""
@@ -355,6 +364,73 @@ class TuningReport:
     bytes: int = 0
     """The size of the tuned graph in bytes."""
     history: tuple[TuningPoint, ...] = ()
+    objective: TuningObjective = TuningObjective.CROSS_ENTROPY
+    label_names: bool = False
+    """Whether the names of the labels were members of their classes."""
+    folds: int = 0
+    """The folds of the cross-fitting that the figures come from; 0: examples held out from the only tuning."""
+    tuned_share: float = 0.0
+    """How far the served version is the tuned one, 0 to 1; 0 where nothing was blended."""
+    rank: int = 0
+    """The rank of the layers' low-rank updates; 0: whole layers are kept."""
+    full_bytes: int = 0
+    """What whole layers would take; 0 where they are what is kept."""
+    accuracy_gain_error: float = 0.0
+    """The standard error of the difference between the two accuracies; 0: not known."""
+
+
+@dataclass(frozen=True, slots=True)
+class UnlabelledReport:
+    """What the examples without a target brought, and how far they are like those with one."""
+
+    examples: int
+    """How many carry no target."""
+    used: int = 0
+    """How many of them were tried in training."""
+    kept: bool = False
+    """Whether the version was trained with them."""
+    weight: float = 0.0
+    """What an unlabelled example counts in training against a labelled one, 0 to 1."""
+    log_loss_before: float = 0.0
+    """Cross-validated, in nats, without them."""
+    log_loss_after: float = 0.0
+    """Cross-validated, in nats, with them."""
+    gain_error: float = 0.0
+    """The standard error of the difference between the two."""
+    novel_share: float = 0.0
+    """The share of them that are novel to the head, 0 to 1."""
+    drift: float = 0.0
+    """How much larger that share is among the newer half of them than among the older half, -1 to 1."""
+
+
+class AdviceKind(StrEnum):
+    """What a version lacks most."""
+
+    LABELS = "labels"
+    """More labelled examples."""
+    TIME = "time"
+    """Time to tune the backbone in."""
+    BACKBONE = "backbone"
+    """Another backbone."""
+
+
+@dataclass(frozen=True, slots=True)
+class Advice:
+    """Something that would make a version better."""
+
+    kind: AdviceKind
+    text: str
+    """One or two sentences, with the ranges and what they come from."""
+    expected_gain: float = 0.0
+    """In accuracy, 0 to 1 (micro-F1 for several labels, the share of variance explained for numbers); 0: not
+    estimated."""
+    expected_gain_low: float = 0.0
+    expected_gain_high: float = 0.0
+    """An 80% interval of the gain."""
+    cost_seconds: float = 0.0
+    """The time budget that it takes; 0: none."""
+    cost_examples: int = 0
+    """How many more labelled examples it takes; 0: none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -432,6 +508,10 @@ class Report:
     """None where somebody asked for the version."""
     evaluation_digest: str = ""
     """Equal for versions that were measured on the same examples by the same method; "" if that is not known."""
+    unlabelled: UnlabelledReport | None = None
+    """None where there are no examples without a target."""
+    advice: tuple[Advice, ...] = ()
+    """What would make the version better, most worth doing first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -481,4 +561,5 @@ def summary_of(report: Report) -> Report:
         feature_map=(),
         predicted_values=(),
         look_alikes=replace(report.look_alikes, largest=()) if report.look_alikes else None,
+        advice=(),
     )

@@ -7,6 +7,7 @@ from typing import Any, Final, TypeVar
 
 from graft._records.evaluation.evaluations import EvaluationRejection, EvaluationResult, UnknownLabel
 from graft._records.evaluation.reports import (
+    Advice,
     Candidate,
     ClassAdvice,
     ClassReport,
@@ -31,6 +32,7 @@ from graft._records.evaluation.reports import (
     SimilarLabels,
     TuningPoint,
     TuningReport,
+    UnlabelledReport,
 )
 from graft._records.fields import enum_text, seconds_of, time_of
 from graft.v1 import model_pb2, report_pb2, types_pb2
@@ -80,6 +82,8 @@ def report_of(message: report_pb2.Report) -> Report:
         else None,
         look_alikes=_look_alikes_of(message.look_alikes) if message.HasField("look_alikes") else None,
         truncated_examples=message.truncated_examples,
+        unlabelled=_unlabelled_of(message.unlabelled) if message.HasField("unlabelled") else None,
+        advice=tuple(map(_advice_of, message.advice)),
         **task,
     )
 
@@ -293,4 +297,40 @@ def _tuning_of(message: report_pb2.TuningReport) -> TuningReport:
             TuningPoint(it.epoch, it.train_loss, it.log_loss, it.accuracy, it.seconds)
             for it in message.history
         ),
+        objective=enum_text(report_pb2.TuningObjective, message.objective, "TUNING_OBJECTIVE_")
+        or "cross_entropy",
+        label_names=message.label_names,
+        folds=message.folds,
+        tuned_share=message.tuned_share or None,
+        rank=message.rank,
+        full_bytes=message.full_bytes,
+        accuracy_gain_error=message.accuracy_gain_error or None,
+    )
+
+
+def _unlabelled_of(message: report_pb2.UnlabelledReport) -> UnlabelledReport:
+    return UnlabelledReport(
+        examples=message.examples,
+        used=message.used,
+        kept=message.kept,
+        weight=message.weight,
+        log_loss_before=_measured(message.log_loss_before, applies=message.used > 0),
+        log_loss_after=_measured(message.log_loss_after, applies=message.used > 0),
+        gain_error=_measured(message.gain_error, applies=message.used > 0),
+        novel_share=message.novel_share,
+        drift=message.drift,
+    )
+
+
+def _advice_of(message: report_pb2.Advice) -> Advice:
+    low, high = message.expected_gain_low, message.expected_gain_high
+    known = bool(message.expected_gain or low or high)
+    return Advice(
+        kind=enum_text(report_pb2.AdviceKind, message.kind, "ADVICE_KIND_"),
+        text=message.text,
+        expected_gain=_measured(message.expected_gain, applies=known),
+        expected_gain_low=_measured(low, applies=known),
+        expected_gain_high=_measured(high, applies=known),
+        cost_seconds=message.cost_seconds,
+        cost_examples=message.cost_examples,
     )

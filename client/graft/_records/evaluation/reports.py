@@ -400,6 +400,65 @@ class TuningReport:
     history: tuple[TuningPoint, ...]
     """The states that were evaluated, in order; the first is the head on the frozen backbone, and the last three are
     three quarters, half and a quarter of the way from there to what training ended with."""
+    objective: str = "cross_entropy"
+    """What the backbone was tuned for: "cross_entropy" or "contrastive"."""
+    label_names: bool = False
+    """Whether the names of the labels were members of their classes; of "contrastive" only."""
+    folds: int = 0
+    """The folds of the cross-fitting that the figures come from; 0: examples held out from the only tuning."""
+    tuned_share: float | None = None
+    """How far the served version is the tuned one, 0 to 1; None where nothing was blended."""
+    rank: int = 0
+    """The rank of the layers' low-rank updates; 0: whole layers are kept."""
+    full_bytes: int = 0
+    """What whole layers would take; 0 where they are what is kept."""
+    accuracy_gain_error: float | None = None
+    """The standard error of the difference between the two accuracies; None: not known."""
+
+
+@dataclass(frozen=True, slots=True)
+class UnlabelledReport:
+    """What the examples without a target brought, and how far they are like those with one."""
+
+    examples: int
+    """How many examples carry no target."""
+    used: int
+    """How many of them were tried in training; 0: none, and the figures of loss are None."""
+    kept: bool
+    """Whether the version was trained with them: its log-loss without them was higher, beyond noise."""
+    weight: float
+    """What an unlabelled example counts in training against a labelled one, 0 to 1."""
+    log_loss_before: float | None
+    """Cross-validated, in nats, without them."""
+    log_loss_after: float | None
+    """Cross-validated, in nats, with them."""
+    gain_error: float | None
+    """The standard error of the difference between the two."""
+    novel_share: float
+    """The share of them that are novel to the head, 0 to 1: it abstains from an answer."""
+    drift: float
+    """How much larger that share is among the newer half of them than among the older half, -1 to 1; 0: no drift."""
+
+
+@dataclass(frozen=True, slots=True)
+class Advice:
+    """Something that would make a version better, and what that is expected from."""
+
+    kind: str
+    """What to give: "labels", "time" (to tune the backbone in) or "backbone" (another one)."""
+    text: str
+    """One or two sentences, with the ranges and what they come from."""
+    expected_gain: float | None
+    """By how much accuracy is expected to rise, 0 to 1 (of several labels micro-F1, of numbers the share of variance
+    explained); None: not estimated."""
+    expected_gain_low: float | None
+    """The lower end of an 80% interval of it; below 0 where it may fall."""
+    expected_gain_high: float | None
+    """The upper end of the interval."""
+    cost_seconds: float
+    """The time budget that it takes, in seconds; 0: none."""
+    cost_examples: int
+    """How many more labelled examples it takes; 0: none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -485,6 +544,10 @@ class Report(Saved):
     if that is not known."""
     renewal: Renewal | None = None
     """Why the server made the version by itself; None where somebody asked for it."""
+    unlabelled: UnlabelledReport | None = field(default=None, repr=False)
+    """What examples without a target brought; None where there are none."""
+    advice: tuple[Advice, ...] = field(default=(), repr=False)
+    """What would make the version better, most worth doing first. Empty in lists of versions."""
     quotes: Quotes | None = field(default=None, compare=False, repr=False)
     """What the examples are that the report names, for whoever may read them, as `Client.report` joins them; None where
     nobody asked. The stored report quotes nothing."""

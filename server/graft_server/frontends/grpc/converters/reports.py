@@ -11,7 +11,7 @@ from google.protobuf.message import Message
 
 from graft.v1 import report_pb2
 from graft_server.domain.examples import Task
-from graft_server.domain.report import EvaluationMethod, Report
+from graft_server.domain.report import AdviceKind, EvaluationMethod, Report, TuningObjective
 from graft_server.frontends.grpc.converters.enums import METHOD_MESSAGES, TASK_MESSAGES
 from graft_server.frontends.grpc.times import duration, timestamp
 
@@ -21,6 +21,15 @@ _EVALUATION_METHODS = {
     EvaluationMethod.NONE: report_pb2.EVALUATION_METHOD_UNSPECIFIED,
     EvaluationMethod.CROSS_VALIDATION: report_pb2.EVALUATION_METHOD_CROSS_VALIDATION,
     EvaluationMethod.HELD_OUT: report_pb2.EVALUATION_METHOD_HELD_OUT,
+}
+_ADVICE_KINDS = {
+    AdviceKind.LABELS: report_pb2.ADVICE_KIND_LABELS,
+    AdviceKind.TIME: report_pb2.ADVICE_KIND_TIME,
+    AdviceKind.BACKBONE: report_pb2.ADVICE_KIND_BACKBONE,
+}
+_OBJECTIVES = {
+    TuningObjective.CROSS_ENTROPY: report_pb2.TUNING_OBJECTIVE_CROSS_ENTROPY,
+    TuningObjective.CONTRASTIVE: report_pb2.TUNING_OBJECTIVE_CONTRASTIVE,
 }
 _OTHERWISE = {"method", "trained_time_s", "training_duration_s"}
 """Fields of a report whose message has another type."""
@@ -48,6 +57,10 @@ def _set(message: Message, name: str, value: Any) -> None:
         return
     if isinstance(value, EvaluationMethod):
         setattr(message, name, _EVALUATION_METHODS[value])
+    elif isinstance(value, AdviceKind):
+        setattr(message, name, _ADVICE_KINDS[value])
+    elif isinstance(value, TuningObjective):
+        setattr(message, name, _OBJECTIVES[value])
     elif isinstance(value, Task):
         setattr(message, name, TASK_MESSAGES[value])
     elif isinstance(message, report_pb2.TuningReport) and name == "method":
