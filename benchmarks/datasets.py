@@ -72,7 +72,7 @@ def clinc150() -> Texts:
 
 def goemotions_single() -> Texts:
     """The rows of GoEmotions that carry one emotion only: 36,308 / 4,590 comments, 28 emotions."""
-    rows = {split: _goemotions(split) for split in ("train", "test")}
+    rows = {split: goemotions(split) for split in ("train", "test")}
     single = {split: [(t, ls[0]) for t, ls in rows[split] if len(ls) == 1] for split in rows}
     return _texts("goemotions", single["train"], single["test"])
 
@@ -94,7 +94,7 @@ def sms_spam() -> Texts:
 
 def goemotions_sets() -> LabelledSets:
     """All of GoEmotions: 43,410 / 5,427 comments with 1 to 5 of 28 emotions."""
-    rows = {split: _goemotions(split) for split in ("train", "test")}
+    rows = {split: goemotions(split) for split in ("train", "test")}
     classes = tuple(sorted({label for _, labels in rows["train"] for label in labels}))
     index = {name: i for i, name in enumerate(classes)}
     targets = {split: np.zeros((len(rows[split]), len(classes)), bool) for split in rows}
@@ -135,7 +135,8 @@ def goemotions_part_single() -> Texts:
     )
 
 
-def _goemotions(split: str) -> list[tuple[str, list[str]]]:
+def goemotions(split: str) -> list[tuple[str, list[str]]]:
+    """The comments of a published split (train, dev, test), each with its emotions."""
     folder = DATA / "goemotions" / "original"
     names = (folder / "labels.txt").read_text(encoding="utf-8").split()
     rows = []
