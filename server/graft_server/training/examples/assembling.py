@@ -14,7 +14,7 @@ from graft_server.domain.errors import StateError
 from graft_server.domain.examples import Example, Input, Kind, Split
 from graft_server.domain.label_forms import looks_like_a_list, similar, spelled
 from graft_server.domain.names import shown
-from graft_server.domain.report import DataReport, SimilarLabels
+from graft_server.domain.report import DataReport, SimilarLabels, UnlabelledReport
 from graft_server.domain.wording import wording_digest
 from graft_server.store.adaptations.training_rows import Rows
 from graft_server.training.contract import LabelFeatures, Wanted
@@ -97,12 +97,16 @@ class Seen:
     target: str = "label"
     """What an example of the task carries."""
 
-    @property
-    def warnings(self) -> list[str]:
-        """The same in sentences."""
+    def warnings(self, found: UnlabelledReport | None = None) -> list[str]:
+        """The same in sentences.
+
+        Args:
+            found: What training made of examples without a target.
+        """
         warnings = []
-        if self.unlabelled:
-            warnings.append(f"{self.unlabelled:,} examples were left out: they have no {self.target}.")
+        if self.unlabelled and (found is None or not found.kept):
+            tried = ", and did not make the head better" if found is not None and found.used else ""
+            warnings.append(f"{self.unlabelled:,} examples were left out: they have no {self.target}{tried}.")
         if self.others:
             others = "their labels are not among the closed ones"
             warnings.append(f"{self.others:,} examples were left out: {others}.")
@@ -163,7 +167,9 @@ def assembled(rows: Rows, wanted: Wanted, build: Build[Set], nothing: NothingToT
         "recorded": all(it.input.kind in (Kind.IMAGE, Kind.AUDIO) for it in examples),
     }
     left_out = set(labelled) - set(kept)
-    known = {*shared["input_digests"], *shared["wordings"]}.union(*(_same(rows.examples[i].input) for i in left_out))
+    known = {*shared["input_digests"], *shared["wordings"]}.union(
+        *(_same(rows.examples[i].input) for i in left_out)
+    )
     shared["unlabelled"] = _unlabelled(rows, known) if len(labelled) < len(rows.examples) else {}
     seen = Seen(
         unlabelled=len(rows.examples) - len(labelled),

@@ -10,19 +10,20 @@ some data and harms on other:
 - `even`: no class is guessed much more often than others (after Zhou et al. 2023, TK-KNN, where the pseudo-labels of
   all classes are as many). The shares are those that the head's answers suggest, by expectation maximisation
   (Saerens et al. 2002), half way to equal ones. It harms where one class is most of what comes in.
-- `near`: neighbours are given the same label (Ziko et al. 2020, LaplacianShot).
+- `near`: neighbours are given the same label (Ziko et al. 2020, LaplacianShot). It harms where the label is not what
+  inputs are about.
 
-So both, neither and each are tried, and measured as every other candidate: what is held out is answered by heads that
-saw neither it nor a pseudo-label by a head that saw it.
+So each and neither is tried, and measured as every other candidate: what is held out is answered by heads that saw
+neither it nor a pseudo-label by a head that saw it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.sparse import csr_array
 
 from graft_server.heads.maps import LEAST_PROBABILITY, LinearMap, Member, blended, softmax
 from graft_server.training.search.candidates import Measure, Trial
@@ -32,7 +33,9 @@ from graft_server.training.solvers.threads import side_by_side
 KIND = "self-trained"
 WEIGHT = 0.3
 """What an unlabelled example counts against a labelled one."""
-AXES = 256
+STRONGEST = 30.0
+"""The largest strength of a student: beyond, it takes several times as long to fit, to guesses."""
+AXES = 128
 """The principal axes that the linear head sees, the longest ones; more cost time alone."""
 EVEN_ROUNDS, EVEN_STEP = 10, 0.5
 """How often the shares of the classes are moved towards those wanted, and how far each time, as an exponent."""
@@ -51,16 +54,20 @@ class Way:
     """A way to make pseudo-labels of what a head says."""
 
     even: bool
+    """Whether no class is to be guessed much more often than others."""
     near: bool
+    """Whether neighbours are to be given the same label."""
 
 
-WAYS = (Way(False, False), Way(True, False), Way(False, True), Way(True, True))
+WAYS = (Way(even=False, near=False), Way(even=True, near=False), Way(even=False, near=True))
 
 
 class Students:
     """The linear heads that learn from what one head, the teacher, says of unlabelled inputs."""
 
-    def __init__(self, teacher: Trial, unlabelled: NDArray[np.float16], measure: Measure, strength: float) -> None:
+    def __init__(
+        self, teacher: Trial, unlabelled: NDArray[np.float16], measure: Measure, strength: float
+    ) -> None:
         """Asks the teacher.
 
         Args:
@@ -81,7 +88,7 @@ class Students:
             teacher.temperature,
         )
         self._teacher, self._measure = teacher, measure
-        self._scaled = strength / problem.scale
+        self._scaled = min(strength, STRONGEST) / problem.scale
         self._nearness = nearness(others)
         self._axes = _longest(logistic.principal_axes(np.concatenate([problem.wide, others]), overwrite=True))
         self._targets = np.eye(problem.classes, dtype=np.float32)[problem.labels]
@@ -174,7 +181,7 @@ def joined(teacher: Trial, student: Trial, measure: Measure) -> Trial:
     )
 
 
-def pseudo_labels(said: Array, known: NDArray[np.bool_], near: Array, way: Way) -> Array:
+def pseudo_labels(said: Array, known: NDArray[np.bool_], near: csr_array, way: Way) -> Array:
     """Returns the pseudo-labels, shape (m, k), rows sum to 1.
 
     Args:
@@ -211,7 +218,7 @@ def _rows(labels: Array) -> Array:
     return rows
 
 
-def nearness(features: Array) -> Array:
+def nearness(features: Array) -> csr_array:
     """The share of each row in the neighbourhood of each, shape (m, m), rows sum to 1.
 
     Neighbours are the NEIGHBOURS most similar rows, and those to which a row is one; they count by the fourth power of
@@ -222,9 +229,13 @@ def nearness(features: Array) -> Array:
     np.einsum("ii->i", similar)[:] = -1
     nearest = np.argpartition(-similar, NEIGHBOURS, axis=1)[:, :NEIGHBOURS]
     rows = np.arange(len(unit))[:, None]
-    near = np.zeros_like(similar)
-    near[rows, nearest] = np.maximum(similar[rows, nearest], 0) ** 4
-    return _rows(np.maximum(near, near.T))
+    weights = np.maximum(similar[rows, nearest], 0).ravel() ** 4
+    places = np.repeat(rows.ravel(), NEIGHBOURS), nearest.ravel()
+    near = csr_array((weights, places), shape=similar.shape)
+    near = near.maximum(near.T).tocsr()
+    total = np.maximum(near.sum(axis=1), np.float32(1e-9))
+    near.data /= np.repeat(total, np.diff(near.indptr))
+    return near
 
 
 def _longest(axes: logistic.Axes) -> logistic.Axes:
