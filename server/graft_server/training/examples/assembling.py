@@ -97,16 +97,18 @@ class Seen:
     target: str = "label"
     """What an example of the task carries."""
 
-    def warnings(self, found: UnlabelledReport | None = None) -> list[str]:
+    def warnings(self, tried: UnlabelledReport | None = None) -> list[str]:
         """The same in sentences.
 
         Args:
-            found: What training made of examples without a target.
+            tried: What training made of examples without a target.
         """
         warnings = []
-        if self.unlabelled and (found is None or not found.kept):
-            tried = ", and did not make the head better" if found is not None and found.used else ""
-            warnings.append(f"{self.unlabelled:,} examples were left out: they have no {self.target}{tried}.")
+        if self.unlabelled and (tried is None or not tried.kept):
+            in_vain = ", and did not make the head better" if tried is not None and tried.used else ""
+            warnings.append(
+                f"{self.unlabelled:,} examples were left out: they have no {self.target}{in_vain}."
+            )
         if self.others:
             others = "their labels are not among the closed ones"
             warnings.append(f"{self.others:,} examples were left out: {others}.")

@@ -14,7 +14,7 @@ from graft_server.training.search import costs
 from graft_server.training.search.candidates import Measure, settled
 from graft_server.training.search.evidence import difference
 from graft_server.training.search.search import AS_GOOD, FIRST_STRENGTH, STRENGTHS, Judged, judge
-from graft_server.training.search.self_training import AXES, WAYS, WEIGHT, Students, Way
+from graft_server.training.search.self_training import WAYS, WEIGHT, Students, Way, axes_for
 from graft_server.training.steps import Steps
 
 LEAST_UNLABELLED = 100
@@ -61,7 +61,7 @@ def with_unlabelled(
     if before.trial.of_others is None or examples.measured.sum() < 2:
         return judged, None
     measure = Measure(examples.measured, examples.labels, examples.weights, examples.soft)
-    cost = costs.logistic(n + m, AXES, classes, examples.folds)
+    cost = costs.logistic(n + m, axes_for(classes), classes, examples.folds)
     steps.expect([cost] * len(WAYS))
     with steps.step(cost / 2, 0):
         teacher = settled(before.trial)
