@@ -35,12 +35,19 @@ from graft_server.heads import Head, HeadOutput, decode
 from graft_server.serving import in_use
 from graft_server.serving.head_cache import HeadCache, bytes_of
 from graft_server.serving.reports import Reports
+from graft_server.serving.stored_inputs import Stored, read_stored
 from graft_server.serving.trained_on import TrainedOn, read_trained_on
 from graft_server.sharing.background import Watchdog, paced, survived
 from graft_server.sharing.threads import Threads
 from graft_server.store.catalogue.catalogue import Catalogue
 from graft_server.store.catalogue.snapshot import Snapshot
-from graft_server.store.catalogue.versions import TOP, read_head, read_part
+from graft_server.store.catalogue.versions import (
+    ADAPTER,
+    TOP,
+    has_tuned_layers,
+    read_head,
+    read_part,
+)
 from graft_server.store.objects.objects import Objects
 
 _log = logging.getLogger(__name__)
@@ -224,6 +231,11 @@ class Versions:
                 partial(read_trained_on, self._objects, manifest, examples, erased=version.erased)
             )
 
+    async def stored(self, version: Version, served: ServedVersion) -> Stored:
+        """Reads what a version has stored: what is labelled, and what is not."""
+        async with self.existing(version):
+            return await self._reading.run(read_stored, self._objects, served.manifest, served.head.view)
+
     async def load_ahead(self) -> None:
         """Loads the "live" heads of the models that were in use last, one by one, as long as there is room.
 
@@ -270,10 +282,13 @@ class Versions:
         )
 
     def _tuned_layers_of(self, version: Version, manifest: Manifest) -> TunedLayersRef | None:
-        if TOP not in manifest.parts:
+        if not has_tuned_layers(manifest):
             return None
-        ref = version.manifest
-        return TunedLayersRef(ref.key, manifest.below, lambda: read_part(self._objects, ref, manifest, TOP))
+        ref, adapted = version.manifest, ADAPTER in manifest.parts
+        part = ADAPTER if adapted else TOP
+        return TunedLayersRef(
+            ref.key, manifest.below, lambda: read_part(self._objects, ref, manifest, part), adapted=adapted
+        )
 
     def _read_head(self, version: Version) -> tuple[Manifest, Head]:
         manifest, head = read_head(self._objects, version.manifest)

@@ -33,6 +33,7 @@ from graft_server.store.catalogue.versions import (
 from graft_server.store.objects.formats import stamped
 from graft_server.store.objects.objects import Objects
 from graft_server.training.contract import FINISH, Finished, Finishing
+from graft_server.training.reporting.advice import advised
 from graft_server.training.reporting.evaluated import tuned_digest
 from graft_server.training.reporting.truncation import with_truncated_of
 from graft_server.training.tasks.table import TRAINING
@@ -106,7 +107,8 @@ def _with_tuning(report: Report, tried: TuningReport, least: int) -> Report:
     else:
         tuning, others = tried, others if before is None else (*others, before)
     warnings = (*_warnings(tried, report, least), *report.warnings)
-    return dataclasses.replace(report, tuning=tuning, other_tunings=others, warnings=warnings)
+    told = dataclasses.replace(report, tuning=tuning, other_tunings=others, warnings=warnings)
+    return advised(told, tried=tried)
 
 
 def _parts(measured: TunedHead, top: bytes) -> dict[str, bytes]:
@@ -131,15 +133,6 @@ def _warnings(tried: TuningReport, report: Report, least: int) -> tuple[str, ...
     if tried.ended == "features":
         warnings.append(
             f"The backbone was not tuned: some examples are features of it already, rather than inputs. {serves}"
-        )
-    if tried.ended == "no_time":
-        what = "all layers" if tried.method is Method.FULL else f"{tried.unfrozen_layers} layers"
-        fewer = (
-            " or fewer unfrozen_layers" if tried.method is Method.PARTIAL else " or try the method partial"
-        )
-        warnings.append(
-            f"time_budget is too short for one epoch of {what}, so this was not tried. Give a longer one,{fewer}. "
-            f"{serves}"
         )
     if tried.ended == "diverged":
         warnings.append(
