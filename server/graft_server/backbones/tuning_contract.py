@@ -26,6 +26,8 @@ class Recipe:
     seconds: float = 0.0
     """How long it may take; 0: until it is done."""
     objective: TuningObjective = TuningObjective.CROSS_ENTROPY
+    early: bool = True
+    """Whether a contrastive tuning ends where the folds so far say that it would not be kept."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

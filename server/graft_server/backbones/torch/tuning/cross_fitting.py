@@ -194,7 +194,7 @@ class CrossFitting:
         """Takes one after the other; returns why there is no tuned graph, or ""."""
         state = self.state
         while state.run < state.folds:
-            if hopeless(self._fitted()):
+            if self.recipe.early and hopeless(self._fitted()):
                 state.folds = state.run
                 return "no_gain"
             self._train(optimizer)
@@ -206,7 +206,7 @@ class CrossFitting:
             self._restore(self._first)
             self._reset(optimizer)
             self._save(optimizer)
-        if hopeless(self._fitted()):
+        if self.recipe.early and hopeless(self._fitted()):
             return "no_gain"
         if self._for_each() < contrastive.FLOOR * state.steps * self._step_s / 2 and not state.step:
             return "time"
