@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
@@ -32,6 +33,7 @@ from graft_server.store.objects.objects import Objects
 from graft_server.training.contract import Finished, Finishing, Made
 from graft_server.training.examples.folded import examples_of
 from graft_server.training.finish_tuning import finish
+from graft_server.training.reporting.advice import advised
 from graft_server.training.search.evidence import mean_and_variance
 from graft_server.training.tasks.single_label.noise import STANDARD_ERRORS, is_beyond_noise
 from graft_server.training.tasks.single_label.selection import select_single_label
@@ -237,7 +239,6 @@ def test_all_layers_take_the_place_of_the_upper_ones_if_they_are_better(tried):
 @pytest.mark.parametrize(
     ("ended", "says"),
     [
-        ("no_time", "time_budget is too short for one epoch of all layers"),
         ("failed", "The method full failed"),
         ("no_gain", "improved nothing"),
     ],
@@ -248,6 +249,27 @@ def test_what_came_to_nothing_is_said_and_what_was_best_stays(tried, ended, says
     _, report = read(tried, result)
     assert (result.kept, report.method, report.tuning.method) == (False, "partial", "partial")
     assert any(says in it and "The partial version serves" in it for it in report.warnings)
+
+
+def test_a_budget_in_which_nothing_could_be_tried_asks_for_a_longer_one_and_warns_of_nothing(tried):
+    _, report = read(tried, tried.tuning("full", 0.9, tried.frozen, Tuned(ended="no_time")))
+    (time,) = [it for it in report.advice if it.kind == "time"]
+    assert time.text.startswith("time_budget is too short for tuning all layers")
+    assert not any("time_budget" in it for it in report.warnings)
+    assert not [it for it in report.advice if it.kind == "backbone"]  # nothing is known of tuning yet
+
+
+def test_where_neither_labels_nor_tuning_help_another_backbone_is_advised(tried):
+    """The frozen features are nearly all noise, and so are the tuned ones: nothing has been gained."""
+    result = tried.tuning("full", 0.0, tried.frozen)
+    _, report = read(tried, result)
+    assert (result.kept, report.learning_curve is not None) == (False, True)
+    flat = dataclasses.replace(report, advice=())
+    assert [it.kind for it in advised(flat, tried=report.tuning).advice] == ["backbone"]
+    assert "tuning gained nothing beyond noise" in advised(flat, tried=report.tuning).advice[0].text
+    better = tried.tuning("full", 0.9, tried.frozen).report
+    assert better.tuning.kept
+    assert not [it for it in better.advice if it.kind == "backbone"]
 
 
 def test_a_class_that_would_be_held_out_whole_is_tuned_on(make_set):

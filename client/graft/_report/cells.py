@@ -19,7 +19,7 @@ from graft._records.evaluation.evaluations import EvaluationResult
 from graft._records.evaluation.reports import Report
 from graft._records.predicting.predictions import Prediction, Predictions
 from graft._records.records import Version
-from graft._report import markup, quality, summary, training_data, words
+from graft._report import improving, markup, quality, summary, training_data, words
 from graft.errors import Rejection
 
 _CLASSES: Final = 15
@@ -56,6 +56,8 @@ def _report(report: Report, aliases: Sequence[str] = ()) -> str:
         summary.header(report, aliases),
         summary.tiles(report),
         markup.warnings(report.warnings),
+        improving.advice(report),
+        improving.tunings(report),
         markup.pair(quality.predictions(report), quality.residuals(report)),
         markup.pair(quality.learning_curve(report), quality.reliability(report)),
         quality.confusions(report),

@@ -15,7 +15,7 @@ from string import Template
 from graft._records.adapting.told import AdaptResult
 from graft._records.evaluation.reports import Report
 from graft._records.records import Version
-from graft._report import markup, quality, summary, training_data, words
+from graft._report import improving, markup, quality, summary, training_data, words
 from graft._version import __version__
 
 _TEMPLATE = Template(markup.resource("page.html"))
@@ -36,6 +36,8 @@ def _page(report: Report, aliases: Sequence[str] = ()) -> str:
         summary.header(report, aliases),
         summary.tiles(report),
         markup.warnings(report.warnings),
+        improving.advice(report),
+        improving.tunings(report),
         markup.pair(quality.predictions(report), quality.residuals(report)),
         markup.pair(
             quality.learning_curve(report),
@@ -46,6 +48,7 @@ def _page(report: Report, aliases: Sequence[str] = ()) -> str:
         training_data.feature_map(report),
         training_data.look_alikes(report),
         training_data.findings(report),
+        improving.unlabelled(report),
         quality.classes(report),
         "" if numbers else quality.head(report),
         _footer(report),

@@ -8,6 +8,7 @@ from typing import Final
 
 from graft._records.evaluation.evaluations import EvaluationResult
 from graft._records.evaluation.reports import (
+    Advice,
     ClassAdvice,
     CurvePoint,
     DataReport,
@@ -17,6 +18,7 @@ from graft._records.evaluation.reports import (
     NoveltyReport,
     Report,
     TuningReport,
+    UnlabelledReport,
 )
 
 _TURNING: Final = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
@@ -182,17 +184,118 @@ def novelty(value: NoveltyReport) -> str:
     )
 
 
-def tuning(value: TuningReport) -> str:
-    """What tuning the backbone did."""
-    what = f"{value.unfrozen_layers} of {value.layers} layers in {value.seconds:.0f} s ({value.ended})"
-    if not value.measured:
-        return f"{what}: nothing gained"
-    kept = "kept" if value.kept else "not kept: no better beyond noise"
-    return (
-        f"{what}, {kept}; on {value.measured:,} held-out examples log-loss {value.frozen_log_loss:.3f} to "
-        f"{value.tuned_log_loss:.3f} (standard error {value.gain_error:.3f}), accuracy {value.frozen_accuracy:.1%} to "
-        f"{value.tuned_accuracy:.1%}"
+def tunings(report: Report) -> tuple[TuningReport, ...]:
+    """The tunings that were tried: the one that the report is of comes last."""
+    return (*report.other_tunings, *([] if report.tuning is None else [report.tuning]))
+
+
+TUNING_COLUMNS: Final = (
+    "tuning tried", "measured on", "accuracy (error)", "log-loss (error)", "outcome", "cost",
+)  # fmt: skip
+"""What is told of each tuning."""
+
+
+def tuning(value: TuningReport) -> tuple[str, ...]:
+    """A tuning in the order of `TUNING_COLUMNS`: figures go from the frozen head's to the tuned version's."""
+    some = f"{value.unfrozen_layers} of {value.layers} layers"
+    what = ", ".join(
+        (
+            value.method,
+            value.objective.replace("_", " ") + (" with label names" if value.label_names else ""),
+            f"all {value.layers} layers" if value.unfrozen_layers == value.layers else some,
+            *([f"rank {value.rank}"] if value.rank else []),
+        )
     )
+    cost = f"{value.seconds:.0f} s"
+    cost += f", {megabytes(value.bytes)}" if value.bytes else ""
+    cost += f" ({megabytes(value.full_bytes)} as whole layers)" if value.bytes and value.full_bytes else ""
+    if not value.measured:
+        return what, "", "", "", outcome(value), cost
+    error = value.accuracy_gain_error
+    return (
+        what,
+        f"{value.folds} folds, {value.measured:,}" if value.folds else f"{value.measured:,} held out",
+        (
+            f"{percent(value.frozen_accuracy)} to {percent(value.tuned_accuracy)}"
+            f"{'' if error is None else f' ({100 * error:.1f})'}"
+        ),
+        (
+            f"{figure_as('.3f', value.frozen_log_loss)} to {figure_as('.3f', value.tuned_log_loss)} "
+            f"({figure_as('.3f', value.gain_error)})"
+        ),
+        outcome(value),
+        cost,
+    )
+
+
+_UNTRIED: Final = {
+    "too_few": "not tried: too few examples",
+    "features": "not tried: some examples are features already",
+    "no_time": "not tried: the time budget is too short",
+    "failed": "failed: the server's log says why",
+}
+"""Why nothing came of a tuning, by how it ended."""
+
+
+def outcome(value: TuningReport) -> str:
+    """Whether a tuning was kept or dropped, and why."""
+    if value.ended in _UNTRIED:
+        return _UNTRIED[value.ended]
+    if value.kept:
+        share = value.tuned_share
+        blended = "" if share is None or share >= 1 else f", blended: {share:.0%} tuned"
+        return f"kept{blended}{_ENDED.get(value.ended, '')}"
+    if value.measured:
+        return f"dropped: no better beyond noise{_ENDED.get(value.ended, '')}"
+    return f"dropped: nothing gained{_ENDED.get(value.ended, '')}"
+
+
+_ENDED: Final = {"time": "; the time budget ended it", "diverged": "; it diverged"}
+"""What ended a tuning early."""
+
+
+def megabytes(count: int) -> str:
+    """A number of bytes in megabytes."""
+    return f"{count / 1e6:.1f} MB" if count < 1e8 else f"{count / 1e6:,.0f} MB"
+
+
+def unlabelled(value: UnlabelledReport) -> str:
+    """What examples without a target brought, and how far they are like those with one."""
+    said = f"{value.examples:,}"
+    if value.used:
+        kept = (
+            f"trained with, each counting {value.weight:.2g}"
+            if value.kept
+            else "dropped: no better beyond noise"
+        )
+        said += (
+            f", {value.used:,} tried in training: {kept}; log-loss {figure_as('.3f', value.log_loss_before)} to "
+            f"{figure_as('.3f', value.log_loss_after)} ({figure_as('.3f', value.gain_error)})"
+        )
+    if value.novel_share:
+        said += f"; {value.novel_share:.0%} are novel"
+    if value.drift:
+        said += f", and {abs(value.drift):.0%} {'more' if value.drift > 0 else 'less'} of the newer half"
+    return said
+
+
+def expected(one: Advice) -> str:
+    """What an advice is expected to gain, in points; empty where that is not estimated."""
+    if one.expected_gain is None or one.expected_gain_low is None or one.expected_gain_high is None:
+        return ""
+    low, high = 100 * one.expected_gain_low, 100 * one.expected_gain_high
+    return f"+{100 * one.expected_gain:.1f} points ({low:.1f} to {high:.1f})"
+
+
+def in_brief(one: Advice, measure: str = "accuracy") -> str:
+    """An advice in a line, in the contract's words; the whole text where it has no estimate."""
+    if not (gained := expected(one)):
+        return one.text
+    what = {
+        "labels": plural(one.cost_examples, "more example"),
+        "time": f"a time_budget of {one.cost_seconds:.0f} s for tuning",
+    }.get(one.kind)
+    return f"{what} may bring {gained} of {measure}" if what else one.text
 
 
 def reference(example: ExampleRef) -> str:

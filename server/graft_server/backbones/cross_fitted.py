@@ -90,4 +90,4 @@ def hopeless(fitted: CrossFitted) -> bool:
     after = min((figures.losses(softmax(cosines[rows] * it), labels) for it in SHARPNESS), key=np.sum)
     gains = before - after
     bound = LEAST_AFTER[min(len(fitted.by_fold), len(LEAST_AFTER)) - 1]
-    return float(gains.mean()) < bound * float(gains.std(ddof=1)) / np.sqrt(len(gains))
+    return float(gains.mean()) < bound * float(gains.std(ddof=1) / np.sqrt(len(gains)))

@@ -26,8 +26,8 @@ class Recipe:
     seconds: float = 0.0
     """How long it may take; 0: until it is done."""
     objective: TuningObjective = TuningObjective.CROSS_ENTROPY
-    early: bool = True
-    """Whether a contrastive tuning ends where the folds so far say that it would not be kept."""
+    to_the_end: bool = False
+    """Whether a contrastive one goes on where the first folds show no gain."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
+from collections.abc import Iterator
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,6 +35,7 @@ from graft_server.store.catalogue.versions import (
 from graft_server.store.objects.formats import stamped
 from graft_server.store.objects.objects import Objects
 from graft_server.training.contract import FINISH, Finished, Finishing
+from graft_server.training.reporting.advice import advised
 from graft_server.training.reporting.evaluated import tuned_digest
 from graft_server.training.reporting.truncation import with_truncated_of
 from graft_server.training.tasks.table import TRAINING
@@ -85,7 +87,7 @@ def finish(payload: Finishing, place: Place, progress: OnProgress) -> Finished:
     else:
         parts = {it: read_part(objects, task.best, manifest, it) for it in manifest.parts if it != REPORT}
     least = (tuning.least_a_class, tuning.least_examples) if tuning is not None else (0, 0)
-    report = _with_tuning(report, tried, least)
+    report = _with_tuning(report, tried, least, auto=task.auto)
     report = dataclasses.replace(
         report,
         training_duration_s=report.training_duration_s + task.seconds + time.monotonic() - started,
@@ -96,13 +98,14 @@ def finish(payload: Finishing, place: Place, progress: OnProgress) -> Finished:
     return Finished(manifest=ref, report=report, extension=manifest.extension, kept=tried.kept, measured=key)
 
 
-def _with_tuning(report: Report, tried: TuningReport, least: tuple[int, int]) -> Report:
+def _with_tuning(report: Report, tried: TuningReport, least: tuple[int, int], *, auto: bool) -> Report:
     """The report of the best version so far, with a tuning more: what was kept comes first, and then the last.
 
     Args:
         report: The report.
         tried: The tuning.
         least: How many examples one takes: of a class on average, or in all.
+        auto: Whether it was the server's own choice to try it.
     """
     before = report.tuning
     others = report.other_tunings
@@ -110,8 +113,9 @@ def _with_tuning(report: Report, tried: TuningReport, least: tuple[int, int]) ->
         tuning, others = before, (*others, tried)
     else:
         tuning, others = tried, others if before is None else (*others, before)
-    warnings = (*_warnings(tried, report, least), *report.warnings)
-    return dataclasses.replace(report, tuning=tuning, other_tunings=others, warnings=warnings)
+    warnings = (*_warnings(tried, report, least, auto=auto), *report.warnings)
+    told = dataclasses.replace(report, tuning=tuning, other_tunings=others, warnings=warnings)
+    return advised(told, tried=tried)
 
 
 def _parts(measured: TunedHead, top: bytes) -> dict[str, bytes]:
@@ -120,10 +124,9 @@ def _parts(measured: TunedHead, top: bytes) -> dict[str, bytes]:
     return {HEAD: head, HEAD_ONNX: graph, TOP: top}
 
 
-def _warnings(tried: TuningReport, report: Report, least: tuple[int, int]) -> tuple[str, ...]:
+def _warnings(tried: TuningReport, report: Report, least: tuple[int, int], *, auto: bool) -> tuple[str, ...]:
     """What a person should know of a tuning; the report is that of what serves now."""
     warnings = []
-    contrastive = tried.objective is TuningObjective.CONTRASTIVE
     serves = (
         "The frozen head serves."
         if report.method is Method.FROZEN
@@ -139,15 +142,6 @@ def _warnings(tried: TuningReport, report: Report, least: tuple[int, int]) -> tu
         warnings.append(
             f"The backbone was not tuned: some examples are features of it already, rather than inputs. {serves}"
         )
-    if tried.ended == "no_time":
-        what = "all layers" if tried.method is Method.FULL else f"{tried.unfrozen_layers} layers"
-        fewer = (
-            " or fewer unfrozen_layers" if tried.method is Method.PARTIAL else " or try the method partial"
-        )
-        of = "a training without each fold" if contrastive else "one epoch"
-        warnings.append(
-            f"time_budget is too short for {of} of {what}, so this was not tried. Give a longer one,{fewer}. {serves}"
-        )
     if tried.ended == "diverged":
         warnings.append(
             f"Training diverged {tried.diverged} times and was ended; the best state before that counts. Give a "
@@ -158,18 +152,28 @@ def _warnings(tried: TuningReport, report: Report, least: tuple[int, int]) -> tu
             f"Training diverged {tried.diverged} times: it went back to its best state and on more slowly. Give a "
             f"learning_rate below {tried.learning_rate:g}."
         )
-    if tried.ended == "failed":
-        warnings.append(f"The method {tried.method} failed; the server's log has the details. {serves}")
-    elif tried.ended == "time" and contrastive:
-        warnings.append(
-            f"time_budget ended before the training on all examples, so the method {tried.method} came to nothing. "
-            f"Give a longer one. {serves}"
-        )
-    elif not tried.measured and tried.ended not in ("too_few", "features", "no_time"):
-        warnings.append(f"The method {tried.method} improved nothing on held-out examples. {serves}")
+    warnings += [f"{nothing} {serves}" for nothing in _came_to_nothing(tried, auto=auto)]
     if tried.measured and tried.kept and tried.tuned_log_loss >= tried.frozen_log_loss:
         warnings.append(
             f"On {tried.measured:,} held-out examples the tuned version is no better than the frozen one (log-loss "
             f"{tried.tuned_log_loss:.3f}, {tried.frozen_log_loss:.3f}): the method auto would not have kept it."
         )
     return tuple(warnings)
+
+
+def _came_to_nothing(tried: TuningReport, *, auto: bool) -> Iterator[str]:
+    """Says that a tuning that was begun made no version, where its figures do not."""
+    contrastive = tried.objective is TuningObjective.CONTRASTIVE
+    if tried.ended == "failed":
+        yield f"The method {tried.method} failed; the server's log has the details."
+    elif contrastive and tried.ended == "time":
+        yield (
+            f"time_budget ended before the training on all examples, so the method {tried.method} came to nothing. "
+            "Give a longer one."
+        )
+    elif contrastive:
+        # Of what `auto` tried and dropped, the figures say it all.
+        if tried.ended in ("done", "no_gain") and not tried.kept and not auto:
+            yield f"The method {tried.method} improved nothing on held-out examples."
+    elif not tried.measured and tried.ended not in ("too_few", "features", "no_time"):
+        yield f"The method {tried.method} improved nothing on held-out examples."

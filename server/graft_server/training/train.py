@@ -15,6 +15,7 @@ from graft_server.domain.errors import FaultError, StateError
 from graft_server.domain.examples import Kind, Label
 from graft_server.domain.method import Method
 from graft_server.domain.model import Manifest
+from graft_server.domain.report import Report
 from graft_server.domain.views import stacked
 from graft_server.heads import decode, encode
 from graft_server.heads.graph import to_onnx
@@ -29,6 +30,7 @@ from graft_server.training.contract import TRAIN, Trained, Training
 from graft_server.training.examples.assembling import Seen, assembled, came_in, similar_labels
 from graft_server.training.examples.training_set import ExampleSet
 from graft_server.training.reduced_precision import admit, reference_at
+from graft_server.training.reporting.advice import advised
 from graft_server.training.reporting.evaluated import evaluation_digest
 from graft_server.training.reporting.truncation import with_truncated
 from graft_server.training.search import costs
@@ -87,6 +89,7 @@ def train(payload: Training, place: Place, progress: OnProgress) -> Trained:
         trained_time_s=time.time(),
         training_duration_s=time.monotonic() - started,
     )
+    report = advised(report, tunable=_is_tunable(task, rows, report), follows=bool(task.tuning_folder))
     parts = {HEAD: head, HEAD_ONNX: graph, REPORT: stamped(report)}
     described = _manifest(task, training_set, rows)
     manifest = write_version(objects, described, parts)
@@ -174,6 +177,14 @@ def _read(objects: Objects, task: Training) -> Rows:
             reason=FEATURES_MISSING,
             metadata={"object": key},
         ) from error
+
+
+def _is_tunable(task: Training, rows: Rows, report: Report) -> bool:
+    """Whether the task, the number of examples and the inputs let a tuning of the backbone be tried."""
+    tuning = TRAINING[task.task].tuning
+    if tuning is None or report.examples < min(tuning.least_examples, tuning.least_a_class * report.classes):
+        return False
+    return all(it.input.kind is not Kind.FEATURES for it in rows.examples)
 
 
 def _prepared(task: Training, rows: Rows, selection: Selection, seed: int) -> tuple[str, TuningSet | None]:

@@ -123,7 +123,12 @@ class Sending:
             if result.extension is not None:
                 self.terminal.line(f"extends {result.extension}")
             show_report(
-                self.terminal, result.model, result.version, quoted(self.client, result), full=self.args.full
+                self.terminal,
+                result.model,
+                result.version,
+                quoted(self.client, result),
+                full=self.args.full,
+                brief=True,
             )
             for line in compared(self.base, result.version, result.report):
                 self.terminal.line(line)

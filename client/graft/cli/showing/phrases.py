@@ -71,13 +71,12 @@ def report_facts(report: Report) -> dict[str, str]:
         "backbone": f"{report.backbone} ({report.method})",
         "training took": f"{report.training_duration_s:.2f} s",
     }
-    for tried in (*report.other_tunings, report.tuning):
-        if tried is not None:
-            facts[f"tuning ({tried.method})"] = words.tuning(tried)
     if report.novelty is not None:
         facts["abstains"] = words.novelty(report.novelty)
     if report.data is not None:
         facts["data"] = words.findings(report.data, report.task)
+    if report.unlabelled is not None:
+        facts["unlabelled"] = words.unlabelled(report.unlabelled)
     for point in report.learning_curve.forecasts if report.learning_curve else ():
         facts[f"with {point.examples:,} examples"] = f"{words.measure(report)} about {words.forecast(point)}"
     return facts

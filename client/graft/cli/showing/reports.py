@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 _SHOWN_CLASSES: Final = 20
 _SHOWN_CONFUSIONS: Final = 8
 _SHOWN_FINDINGS: Final = 5
+_BRIEF: Final = 3
+"""The most advice that is shown in brief."""
 _ROOM: Final = 120
 """Characters of a text in a table."""
 
@@ -44,8 +46,20 @@ def show_report(
     aliases: Sequence[str] = (),
     extension: Extension | None = None,
     full: bool = False,
+    brief: bool = False,
 ) -> None:
-    """A version's report, and what it extends where that is not said already."""
+    """A version's report, and what it extends where that is not said already.
+
+    Args:
+        terminal: Where.
+        model: The model's name.
+        version: The version's number.
+        report: The report.
+        aliases: The version's aliases.
+        extension: What it extends.
+        full: Whether nothing is left out.
+        brief: Whether only the first advice is shown, a line each.
+    """
     terminal.heading(model, version, f"({', '.join(aliases)})" if aliases else "")
     extends = {} if extension is None else {"extends": str(extension)}
     terminal.facts({**extends, **phrases.report_facts(report)})
@@ -56,8 +70,11 @@ def show_report(
     if report.data is not None:
         _data(terminal, report.data, report.quotes, full=full)
         _similar(terminal, report.data.similar_labels if full else ())
-    for advice in words.useful_advice(report):
-        terminal.found("advice", words.advice(advice))
+    _tunings(terminal, report)
+    advice = [words.in_brief(it, words.measure(report)) if brief else it.text for it in report.advice]
+    advice += map(words.advice, words.useful_advice(report))
+    for text in advice[:_BRIEF] if brief else advice:
+        terminal.found("advice", text)
     for warning in report.warnings:
         terminal.found("warning", warning)
 
@@ -200,6 +217,12 @@ def _named(examples: Sequence[ExampleRef], ids: str, quotes: Quotes | None) -> t
     if not texts:
         return (", ".join(origins) or ids, "")
     return (" | ".join(texts), ", ".join(origins) or ids)
+
+
+def _tunings(terminal: Terminal, report: Report) -> None:
+    """What tuning was tried, kept and dropped, and what it cost."""
+    if rows := [words.tuning(it) for it in words.tunings(report)]:
+        terminal.table(words.TUNING_COLUMNS, rows)
 
 
 def _candidates(terminal: Terminal, report: Report) -> None:

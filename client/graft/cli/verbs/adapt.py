@@ -323,7 +323,9 @@ def _show(
     """Shows what came of the rows, and the version if it is a new one."""
     say_extension(result, ground, terminal)
     if not result.nothing_new:
-        show_report(terminal, result.model, result.version, quoted(client, result), full=args.full)
+        show_report(
+            terminal, result.model, result.version, quoted(client, result), full=args.full, brief=True
+        )
 
 
 def _say_live(terminal: Terminal, result: AdaptResult) -> None:

@@ -341,7 +341,7 @@ def _recipe(plan: Plan, attempt: Attempt, store: AdaptationStore, seconds: float
         seed=store.start.settings.seed,
         seconds=seconds,
         objective=attempt.objective,
-        early=plan.auto,
+        to_the_end=not plan.auto,
     )
 
 

@@ -108,6 +108,20 @@ class Law:
         left = _left(self.more, self.power, sum(SLOWING) / 2)
         return float(left), float(np.std(_left(self.more, self.powers, self.slowings)))
 
+    def gain(self, times: float) -> tuple[float, float, float]:
+        """Returns the gain of the figure from all examples to `times` as many, and an 80% interval of it."""
+        now, then = self.more, times * self.more
+        gained = self.levels * (
+            _left(now, self.powers, self.slowings) - _left(then, self.powers, self.slowings)
+        )
+        low, high = np.percentile(gained, INTERVAL)
+        mean = sum(SLOWING) / 2
+        return (
+            self.level * float(_left(now, self.power, mean) - _left(then, self.power, mean)),
+            float(low),
+            float(high),
+        )
+
     def forecast(self, examples: int, times: float) -> CurvePoint:
         """Returns the figure at `times` the examples."""
         more = times * self.more

@@ -194,7 +194,7 @@ class CrossFitting:
         """Takes one after the other; returns why there is no tuned graph, or ""."""
         state = self.state
         while state.run < state.folds:
-            if self.recipe.early and hopeless(self._fitted()):
+            if self._is_hopeless():
                 state.folds = state.run
                 return "no_gain"
             self._train(optimizer)
@@ -206,7 +206,7 @@ class CrossFitting:
             self._restore(self._first)
             self._reset(optimizer)
             self._save(optimizer)
-        if self.recipe.early and hopeless(self._fitted()):
+        if self._is_hopeless():
             return "no_gain"
         if self._for_each() < contrastive.FLOOR * state.steps * self._step_s / 2 and not state.step:
             return "time"
@@ -244,18 +244,22 @@ class CrossFitting:
         )
         return features[: self.count]
 
-    def _fitted(self) -> CrossFitted:
-        return CrossFitted(
+    def _is_hopeless(self) -> bool:
+        """Whether what there is says that the tuning will not be kept, and that matters."""
+        if self.recipe.to_the_end:
+            return False
+        fitted = CrossFitted(
             labels=self.set.labels[: self.count],
             weights=self.set.weights[: self.count],
             classes=self.set.head[1].shape[0],
             fold_of=self.fold_of[: self.count],
             by_fold=self.by_fold,
-            features=self.by_fold[0, :0],
+            features=np.empty((0, self.by_fold.shape[2]), np.float16),
             frozen=self._frozen,
             bound=self._bound,
             seed=self.recipe.seed % (1 << 63),
         )
+        return hopeless(fitted)
 
     # --- one training -----------------------------------------------------------------------------------------
 

@@ -12,7 +12,14 @@ from numpy.typing import NDArray
 
 from graft_server.domain.report import LearningCurve
 from graft_server.heads.maps import sigmoid
-from graft_server.training.reporting.learning_curve import LEAST_EXAMPLES, Lost, advice_of, curve_of, parts_of
+from graft_server.training.reporting.learning_curve import (
+    LEAST_EXAMPLES,
+    Law,
+    Lost,
+    advice_of,
+    curve_of,
+    parts_of,
+)
 from graft_server.training.solvers import binary, logistic
 from graft_server.training.solvers.ticks import Tick, untold
 from graft_server.training.tasks.multi_label.thresholds import best_cut
@@ -44,8 +51,10 @@ def multi_label_curve(
     names: tuple[str, ...],
     seed: int,
     tick: Tick = untold,
-) -> LearningCurve | None:
-    """Returns the curve of micro-F1 over n examples, and the labels that more would help most; None with too few.
+) -> tuple[LearningCurve, Law] | None:
+    """Returns the curve of micro-F1 over n examples with the labels that more would help most, and its law.
+
+    None with too few examples.
 
     Args:
         features: shape (n, d).
@@ -86,7 +95,7 @@ def multi_label_curve(
     chosen = decisions(selected, targets, weights)
     curve, law = curve_of(sizes, stacked, chosen, examples=len(targets), folds=folds, seed=seed)
     missed = (targets & ~selected).sum(axis=0)
-    return replace(curve, advice=advice_of(targets.sum(axis=0), missed, names, law, seed))
+    return replace(curve, advice=advice_of(targets.sum(axis=0), missed, names, law, seed)), law
 
 
 def _by_one_threshold(scores: Array, targets: NDArray[np.bool_], weights: Floats) -> NDArray[np.bool_]:

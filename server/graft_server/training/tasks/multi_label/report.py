@@ -21,6 +21,7 @@ from graft_server.evaluation.multi_label import figures, label_reports, reliabil
 from graft_server.heads import ABSTAIN_ABOVE
 from graft_server.heads.multi_label import MultiLabelHead
 from graft_server.training.examples.folded import Parts
+from graft_server.training.reporting.advice import labels_advice
 from graft_server.training.reporting.data_quality import MAX_LISTED, findings, reference
 from graft_server.training.reporting.feature_map import feature_map
 from graft_server.training.reporting.warnings import (
@@ -71,9 +72,9 @@ def report_of(
     rows, held_out = parts.rows, parts.held_out
     targets = train.targets[rows]
     probabilities, selected = decided_without(scores, targets, train.weights[rows], fold_of)
-    curve = None
+    found_curve = None
     if targets.size <= MANY_CELLS:
-        curve = multi_label_curve(
+        found_curve = multi_label_curve(
             stacked(train.features, head.view)[rows],
             targets,
             train.weights[rows],
@@ -84,6 +85,7 @@ def report_of(
             seed=seed,
             tick=tick,
         )
+    curve, law = found_curve or (None, None)
     suspects, errors = _label_errors(train, rows, probabilities)
     data = replace(
         findings(train, parts, _numbers(targets)),
@@ -127,6 +129,7 @@ def report_of(
         feature_map=feature_map(train, rows, train.kinds()[rows], seed),
         task=Task.MULTI_LABEL,
         multi_label=found.further,
+        advice=labels_advice(law, len(rows), Task.MULTI_LABEL),
     )
 
 

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from graft_server.domain.report import LearningCurve
-from graft_server.training.reporting.learning_curve import LEAST_EXAMPLES, Lost, curve_of, parts_of
+from graft_server.training.reporting.learning_curve import LEAST_EXAMPLES, Law, Lost, curve_of, parts_of
 from graft_server.training.solvers import logistic
 from graft_server.training.solvers.ridge import Ridge
 
@@ -27,8 +27,10 @@ def regression_curve(
     predicted: Floats,
     penalty: float,
     seed: int,
-) -> LearningCurve | None:
-    """Returns the curve of the share of variance explained; None with too few examples, or all of one value.
+) -> tuple[LearningCurve, Law] | None:
+    """Returns the curve of the share of variance explained, and its law.
+
+    None with too few examples, or all of one value.
 
     Args:
         features: shape (n, d).
@@ -57,4 +59,4 @@ def regression_curve(
     lost = np.concatenate(by_fold, axis=1) * weights[order]
     parts = Lost(lost, np.broadcast_to((around * weights)[order], lost.shape), smoothing=0.0)
     chosen = Lost(weights * (predicted - values) ** 2, weights * around, smoothing=0.0)
-    return curve_of(sizes, parts, chosen, examples=len(values), folds=folds, seed=seed)[0]
+    return curve_of(sizes, parts, chosen, examples=len(values), folds=folds, seed=seed)

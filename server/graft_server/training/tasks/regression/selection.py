@@ -38,8 +38,10 @@ from graft_server.heads.regression import RegressionHead
 from graft_server.training.calibration.novelty import fit_novelty
 from graft_server.training.examples.folded import Parts, deal, parts_of
 from graft_server.training.examples.folds import stratified_folds
+from graft_server.training.reporting.advice import labels_advice
 from graft_server.training.reporting.data_quality import findings
 from graft_server.training.reporting.feature_map import feature_map
+from graft_server.training.reporting.learning_curve import Law
 from graft_server.training.reporting.warnings import contradictions, enough, not_stated, warnings_of_all
 from graft_server.training.search import costs
 from graft_server.training.search.search import views_of
@@ -311,6 +313,7 @@ def _report(
         Candidate(one.kind, one.valued.view, one.settings, rmse=one.error**0.5 * unit.deviation)
         for one in tried
     ]
+    curve, law = _curve(tried, kinds) or (None, None)
     return Report(
         examples=len(rows),
         validation_examples=len(held_out),
@@ -328,18 +331,19 @@ def _report(
         seed=seed,
         novelty=NoveltyReport(ABSTAIN_ABOVE, 1 - ABSTAIN_ABOVE),
         data=findings(train, parts, train.values[rows]),
-        learning_curve=_curve(tried, kinds),
+        learning_curve=curve,
         feature_map=feature_map(train, rows, kinds, seed),
         task=Task.REGRESSION,
         regression=figures(predicted, low, high, values, weights, confidence=CONFIDENCE),
         predicted_values=_sample(
             [train.ids[row] for row in measured_on], values, predicted, low, high, seed=seed
         ),
+        advice=labels_advice(law, len(rows), Task.REGRESSION),
     )
 
 
-def _curve(tried: list[Trial], kinds: NDArray[np.int32]) -> LearningCurve | None:
-    """Returns the curve in the chosen head's view, by its best ridge regression."""
+def _curve(tried: list[Trial], kinds: NDArray[np.int32]) -> tuple[LearningCurve, Law] | None:
+    """Returns the curve, and its law, in the chosen head's view, by its best ridge regression."""
     chosen = tried[0].valued
     linear = _least([one for one in tried if one.kind == "ridge"])
     return regression_curve(

@@ -66,13 +66,15 @@ def measure_cross_fitted(
     labels, weights = fitted.labels[rows], fitted.weights[rows]
     soft = None if fitted.soft is None else fitted.soft[rows]
     probabilities, frozen = found.probabilities[rows], fitted.frozen[rows]
+    lost, left = (figures.log_loss(it, labels, weights, soft) for it in (frozen, probabilities))
     report = dataclasses.replace(
         tried,
-        kept=whole and (found.kept or not task.auto),
+        # What was asked for is kept as soon as it is better at all, as a tuning with examples to stop by is.
+        kept=whole and (found.kept if task.auto else left < lost),
         measured=len(rows),
         folds=len(fitted.by_fold),
-        frozen_log_loss=figures.log_loss(frozen, labels, weights, soft),
-        tuned_log_loss=figures.log_loss(probabilities, labels, weights, soft),
+        frozen_log_loss=lost,
+        tuned_log_loss=left,
         gain_error=found.gain_error,
         frozen_accuracy=_accuracy(frozen, labels, weights),
         tuned_accuracy=_accuracy(probabilities, labels, weights),

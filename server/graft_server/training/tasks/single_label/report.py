@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from graft_server.domain.examples import Task
 from graft_server.domain.report import (
     Evaluation,
     EvaluationMethod,
@@ -19,6 +20,7 @@ from graft_server.evaluation.interval import Published
 from graft_server.heads.novelty import ABSTAIN_ABOVE
 from graft_server.heads.single_label import SingleLabelHead
 from graft_server.training.examples.folded import Examples
+from graft_server.training.reporting.advice import labels_advice
 from graft_server.training.reporting.data_quality import data_report
 from graft_server.training.reporting.feature_map import feature_map
 from graft_server.training.reporting.learning_curve import (
@@ -120,6 +122,7 @@ def report_of(
         data=data,
         learning_curve=curve,
         feature_map=shown,
+        advice=labels_advice(law, len(examples.rows), Task.SINGLE_LABEL),
     )
 
 
