@@ -25,7 +25,7 @@ from graft_server.training.solvers import logistic
 FOLDS = 4
 STRENGTHS = (1.0, 10.0, 100.0)
 """Of the logistic regressions that are tried on tuned features."""
-EVIDENCE = 2.0
+EVIDENCE = 3.0
 """What the gains in log-loss and in accuracy have to be together, in their standard errors; see `is_gain`."""
 
 Array = NDArray[np.float32]
