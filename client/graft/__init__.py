@@ -60,6 +60,7 @@ if TYPE_CHECKING:
     from graft._records.extensions import Extension
     from graft._records.inputs.examples import Delete, Example, Label, TextPair
     from graft._records.predicting.predictions import Prediction, Predictions, Score, Timings
+    from graft._records.predicting.suggestions import Suggestion, Suggestions
     from graft._records.records import (
         Adaptation,
         Backbone,
@@ -165,6 +166,8 @@ __all__ = [
     "Score",
     "SimilarLabels",
     "StoredExample",
+    "Suggestion",
+    "Suggestions",
     "TableColumns",
     "TextPair",
     "Timings",
@@ -222,6 +225,7 @@ _NAMES_BY_MODULE = {
         "Publication",
         "Version",
     ),
+    "_records.predicting.suggestions": ("Suggestion", "Suggestions"),
     "_records.stored_examples": ("Erasure", "StoredExample"),
     "_records.adapting.told": ("AdaptProgress", "AdaptResult", "CheckResult", "Event", "Outcome"),
     "_records.adapting.row_counts": ("RowCounts",),

@@ -14,7 +14,7 @@ METHODS = {
     "adapt", "adaptation", "adaptations", "backbones", "cancel", "check", "close", "delete_examples",
     "delete_model", "delete_version", "evaluate", "examples", "export", "health", "model", "models",
     "predict", "predict_stream", "probable_errors", "promote", "report", "set_alias", "set_metadata",
-    "version", "versions", "watch",
+    "suggest", "version", "versions", "watch",
 }  # fmt: skip
 
 
@@ -33,7 +33,8 @@ def test_the_exported_names_are_these_and_exist() -> None:
         "Extension", "RowCounts", "RowError", "TextPair", "LabelCount", "LookAlikes", "SimilarLabels", "UnknownLabel",
         "MultiLabelFigures", "PredictedValue", "RegressionFigures", "Renewal", "ModelRenewal", "InputColumns",
         "TableColumns",
-        "Advice", "UnlabelledReport", "CancelledAdaptation", "ProbableError", "Quote", "Quotes",
+        "Advice", "UnlabelledReport", "CancelledAdaptation", "ProbableError", "Quote", "Quotes", "Suggestion",
+        "Suggestions",
     }  # fmt: skip
     for name in graft.__all__:
         assert getattr(graft, name) is not None
@@ -78,7 +79,8 @@ def test_the_package_and_the_stubs_load_nothing_of_the_client() -> None:
     loaded = modules_after("import graft.v1.adaptation_pb2_grpc, graft.v1.model_pb2_grpc")
     assert {name for name in loaded if name.split(".")[0] == "graft"} == {
         "graft", "graft._version", "graft.v1", "graft.v1.adaptation_pb2", "graft.v1.adaptation_pb2_grpc",
-        "graft.v1.model_pb2", "graft.v1.model_pb2_grpc", "graft.v1.report_pb2", "graft.v1.types_pb2",
+        "graft.v1.model_pb2", "graft.v1.model_pb2_grpc", "graft.v1.prediction_pb2", "graft.v1.report_pb2",
+            "graft.v1.types_pb2",
     }  # fmt: skip
 
 

@@ -299,6 +299,7 @@ def test_a_model_name_with_dots_between_slashes_is_refused_everywhere(wire):
         (wire.model.DeleteModel, model_pb2.DeleteModelRequest(model=name)),
         (wire.model.ExportModel, model_pb2.ExportModelRequest(model=name)),
         (wire.model.EvaluateModel, iter([model_pb2.EvaluateModelRequest(model=name)])),
+        (wire.model.SuggestExamples, iter([model_pb2.SuggestExamplesRequest(model=name)])),
         (wire.adaptation.ListAdaptations, adaptation_pb2.ListAdaptationsRequest(model=name)),
         (wire.adaptation.GetAdaptation, adaptation_pb2.GetAdaptationRequest(model=name, adaptation_id="a")),
         (wire.adaptation.WatchAdaptation, adaptation_pb2.WatchAdaptationRequest(model=name, adaptation_id="a")),
@@ -332,6 +333,10 @@ def test_an_unknown_version_or_alias_is_not_found(wire, few_model):
             (wire.model.GetVersion, model_pb2.GetVersionRequest(model=few_model, **selector)),
             (wire.model.ExportModel, model_pb2.ExportModelRequest(model=few_model, **selector)),
             (wire.model.EvaluateModel, iter([model_pb2.EvaluateModelRequest(model=few_model, **selector)])),
+            (
+                wire.model.SuggestExamples,
+                iter([model_pb2.SuggestExamplesRequest(model=few_model, **selector)]),
+            ),
         ]:
             failure = wire.fails(call, message)
             assert (failure.code, failure.reason) == (NOT_FOUND, reason)

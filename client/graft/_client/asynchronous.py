@@ -37,6 +37,7 @@ from graft._client.exporting import Export
 from graft._client.given import GivenInputs, opened
 from graft._client.operations import Batcher, PredictSettings, Selector
 from graft._client.requests_async import AsyncRequests
+from graft._client.suggesting import COUNT, Suggesting, with_stored
 from graft._progress.adapting import shown
 from graft._records.adapting.told import AdaptProgress, AdaptResult, CheckResult, Event, Outcome
 from graft._records.evaluation.evaluations import EvaluationResult
@@ -49,6 +50,7 @@ from graft._records.inputs.examples import (
     numbered_example_message,
 )
 from graft._records.predicting.predictions import Prediction
+from graft._records.predicting.suggestions import Suggestions
 from graft._streams.adapt import AdaptExchange
 from graft._streams.adapt_async import AsyncAdapt, Stream
 from graft._streams.limits import Limits
@@ -317,17 +319,42 @@ class AsyncClient(AsyncRequests):
         found = await self._calls.run(ops.get_version(model, selector), None)
         given = await table.coming(task=found.report.task, checked=True)
         evaluation = Evaluation(
-            model,
-            found.version or version or 0,
+            ops.evaluate_request(model, found.version or version or 0, all_places=all_places),
             connect_timeout_s=self._limits.connect_timeout_s,
             resume_timeout_s=self._limits.resume_timeout_s,
             timeout_s=seconds,
-            all_places=all_places,
         )
         message_of = partial(numbered_example_message, task=found.report.task)
         batches = _batches(given.changes, message_of, ops.example_batcher())
-        result = evaluation_of(await AsyncEvaluation(evaluation, self._calls).run(batches, on_progress))
-        return given.evaluated(result)
+        driver = AsyncEvaluation(evaluation, self._calls, lambda stubs: stubs.models.EvaluateModel)
+        return given.evaluated(evaluation_of(await driver.run(batches, on_progress)))
+
+    async def suggest(
+        self,
+        model: str,
+        candidates: Inputs | AsyncIterable[Input | Mapping[str, Any]] | None = None,
+        *,
+        n: int = COUNT,
+        stored: bool | None = None,
+        version: int | None = None,
+        alias: str | None = None,
+        backbone: str = "",
+        on_progress: Callable[[int], None] | None = None,
+        timeout: float | None = math.inf,
+        **columns: Unpack[InputColumns],
+    ) -> Suggestions:
+        """Says which candidates are worth a label next; see `Client.suggest`."""
+        asked = Suggesting(
+            model, Selector(version, alias), n, candidates is None if stored is None else stored, backbone
+        )
+        given = None
+        if candidates is not None:
+            given = GivenInputs(candidates, columns, "suggest", asynchronous=True)
+        evaluation = asked.evaluation(self._limits, self._calls.seconds(timeout))
+        driver = AsyncEvaluation(evaluation, self._calls, lambda stubs: stubs.models.SuggestExamples)
+        found = asked.suggestions(await driver.run(asked.coming(given), on_progress))
+        wanted = asked.inputs_wanted(found)
+        return found if wanted is None else with_stored(found, await self._calls.run(wanted, None))
 
     async def export(
         self,

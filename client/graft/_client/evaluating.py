@@ -1,6 +1,6 @@
-"""An evaluation over however many calls it takes: what was sent is kept, and sent again where a call broke.
+"""An evaluation, or a ranking, over however many calls it takes: what was sent is kept, and sent again where one broke.
 
-Nothing is stored of an evaluation, and it is of one version: so the same examples give the same figures again.
+Nothing is stored of it, and it is of one version: so the same examples give the same answer again.
 """
 
 from __future__ import annotations
@@ -10,9 +10,8 @@ import io
 import shutil
 import sys
 import tempfile
-from typing import IO, Final
+from typing import IO, Final, TypeAlias
 
-from graft._client.operations import Selector
 from graft._transport.progress_timeout import ManyCalls, ProgressTimeout
 from graft.v1 import model_pb2, types_pb2
 
@@ -22,34 +21,34 @@ AHEAD: Final = 4
 """Messages that are prepared before the transport takes them."""
 
 
+Request: TypeAlias = model_pb2.EvaluateModelRequest | model_pb2.SuggestExamplesRequest
+"""Messages that carry examples; the first one also says what is wanted."""
+
+
 class Evaluation(ManyCalls):
     """The messages of one evaluation. Its driver owns the lock, if it needs one."""
 
     def __init__(
         self,
-        model: str,
-        version: int,
+        first: Request,
         *,
         connect_timeout_s: float,
         resume_timeout_s: float,
         timeout_s: float | None,
-        all_places: bool = False,
+        what: str = "evaluation",
     ) -> None:
         """Begins one.
 
         Args:
-            model: The model.
-            version: The version, by its number: an alias could move between two calls.
+            first: The first message. It names the version by its number: an alias could move between two calls.
             connect_timeout_s: How long a connection is waited for where none was there before.
             resume_timeout_s: How long it is waited that the server takes a message, or gives the result.
             timeout_s: How long the whole may take, in seconds; None: as long as it takes.
-            all_places: Whether all examples that the version was trained on are to be named.
+            what: What it is, for messages.
         """
-        first = model_pb2.EvaluateModelRequest(
-            model=model, all_places=all_places, **Selector(version).fields()
-        )
+        self._kind = type(first)
         progress_timeout = ProgressTimeout(
-            "sign of the evaluation", connect_timeout_s=connect_timeout_s, resume_timeout_s=resume_timeout_s
+            f"sign of the {what}", connect_timeout_s=connect_timeout_s, resume_timeout_s=resume_timeout_s
         )
         super().__init__(progress_timeout, timeout_s)
         self._kept = _Kept()
@@ -65,7 +64,7 @@ class Evaluation(ManyCalls):
             OSError: They cannot be kept.
         """
         self._caught_up()
-        self._kept.add(model_pb2.EvaluateModelRequest(examples=examples).SerializeToString())
+        self._kept.add(self._kind(examples=examples).SerializeToString())
 
     def end(self) -> None:
         """Notes that there are no more examples."""
@@ -85,7 +84,7 @@ class Evaluation(ManyCalls):
         """Begins a new call: everything is to be sent on it."""
         self._taken = 0
 
-    def next_message(self) -> model_pb2.EvaluateModelRequest | None:
+    def next_message(self) -> Request | None:
         """The next message of the call; None: there is none yet, or none any more."""
         if self._taken >= self._kept.count:
             return None
@@ -94,7 +93,7 @@ class Evaluation(ManyCalls):
         if self._taken > self._most_taken:
             self._most_taken = self._taken
             self.progress_timeout.progressed()
-        return model_pb2.EvaluateModelRequest.FromString(message)
+        return self._kind.FromString(message)
 
     @property
     def all_sent(self) -> bool:

@@ -11,7 +11,7 @@ import grpc
 
 from graft._client.calls_async import AsyncCalls, end
 from graft._client.evaluating import Evaluation
-from graft.v1 import model_pb2, types_pb2
+from graft.v1 import types_pb2
 
 
 class _Call:
@@ -32,9 +32,11 @@ class _Call:
 
 
 class AsyncEvaluation:
-    """One `evaluate` of the asyncio client."""
+    """One `evaluate` or `suggest` of the asyncio client."""
 
-    def __init__(self, evaluation: Evaluation, calls: AsyncCalls) -> None:
+    def __init__(self, evaluation: Evaluation, calls: AsyncCalls, method: Callable[[Any], Any]) -> None:
+        """Begins one; see `SyncEvaluation`."""
+        self._method = method
         self._evaluation = evaluation
         self._calls = calls
         self._to_send = asyncio.Event()
@@ -43,7 +45,7 @@ class AsyncEvaluation:
 
     async def run(
         self, batches: AsyncIterator[list[types_pb2.Example]], on_progress: Callable[[int], None] | None
-    ) -> model_pb2.EvaluateModelResponse:
+    ) -> Any:
         """Sends the examples as they come, and returns what the server found.
 
         Raises:
@@ -61,7 +63,7 @@ class AsyncEvaluation:
 
     async def _send(
         self, batches: AsyncIterator[list[types_pb2.Example]], on_progress: Callable[[int], None] | None
-    ) -> model_pb2.EvaluateModelResponse | None:
+    ) -> Any | None:
         """Sends all examples, unless the server answers before it has them."""
         sent = 0
         async for batch in batches:
@@ -77,7 +79,7 @@ class AsyncEvaluation:
         self._to_send.set()
         return None
 
-    async def _waited(self) -> model_pb2.EvaluateModelResponse | None:
+    async def _waited(self) -> Any | None:
         """Waits for the server to take a message or to answer; opens another call where this one broke."""
         call = self._call or await self._open()
         self._taken.clear()
@@ -94,7 +96,7 @@ class AsyncEvaluation:
             return None
         try:
             with self._calls.opening():
-                answer: model_pb2.EvaluateModelResponse = call.answer.result()
+                answer: Any = call.answer.result()
         except grpc.RpcError as failed:
             error = call.status.error(failed)
         else:
@@ -105,9 +107,7 @@ class AsyncEvaluation:
 
     async def _open(self) -> _Call:
         self._evaluation.opened()
-        call = await self._calls.begin(
-            lambda stubs: stubs.models.EvaluateModel, timeout_s=self._evaluation.deadline_s()
-        )
+        call = await self._calls.begin(self._method, timeout_s=self._evaluation.deadline_s())
         self._call = _Call(call, self._calls.status_of(call), self._write)
         return self._call
 

@@ -12,10 +12,10 @@ from typing import Any
 import grpc
 
 from graft._client.calls_sync import SyncCalls
-from graft._client.evaluating import Evaluation
+from graft._client.evaluating import Evaluation, Request
 from graft._transport.reading_sync import end
 from graft.errors import CancelledError
-from graft.v1 import model_pb2, types_pb2
+from graft.v1 import types_pb2
 
 
 class _Call:
@@ -27,9 +27,17 @@ class _Call:
 
 
 class SyncEvaluation:
-    """One `evaluate` of the blocking client."""
+    """One `evaluate` or `suggest` of the blocking client."""
 
-    def __init__(self, evaluation: Evaluation, calls: SyncCalls) -> None:
+    def __init__(self, evaluation: Evaluation, calls: SyncCalls, method: Callable[[Any], Any]) -> None:
+        """Begins one.
+
+        Args:
+            evaluation: Its messages.
+            calls: Makes the calls.
+            method: The method that is called, of the stubs.
+        """
+        self._method = method
         self._evaluation = evaluation
         self._calls = calls
         self._changed = threading.Condition()
@@ -37,7 +45,7 @@ class SyncEvaluation:
 
     def run(
         self, batches: Iterable[list[types_pb2.Example]], on_progress: Callable[[int], None] | None
-    ) -> model_pb2.EvaluateModelResponse:
+    ) -> Any:
         """Sends the examples as they come, and returns what the server found.
 
         Raises:
@@ -56,7 +64,7 @@ class SyncEvaluation:
 
     def _send(
         self, batches: Iterable[list[types_pb2.Example]], on_progress: Callable[[int], None] | None
-    ) -> model_pb2.EvaluateModelResponse | None:
+    ) -> Any | None:
         """Sends all examples, unless the server answers before it has them."""
         sent = 0
         for batch in batches:
@@ -74,7 +82,7 @@ class SyncEvaluation:
             self._changed.notify_all()
         return None
 
-    def _waited(self) -> model_pb2.EvaluateModelResponse | None:
+    def _waited(self) -> Any | None:
         """Waits for the server to take a message or to answer; opens another call where this one broke."""
         call = self._call or self._open()
         with self._changed:
@@ -83,7 +91,7 @@ class SyncEvaluation:
         if not call.future.done():
             return None
         try:
-            answer: model_pb2.EvaluateModelResponse = call.future.result(timeout=0)
+            answer: Any = call.future.result(timeout=0)
         except grpc.RpcError:
             error = self._calls.error_of(call.future)
         except grpc.FutureCancelledError:
@@ -99,7 +107,7 @@ class SyncEvaluation:
             self._evaluation.opened()
         call = _Call()
         call.future = self._calls.begin(
-            lambda stubs: stubs.models.EvaluateModel.future,
+            lambda stubs: self._method(stubs).future,
             self._requests(call),
             self._evaluation.deadline_s(),
         )
@@ -111,11 +119,11 @@ class SyncEvaluation:
         with self._changed:
             self._changed.notify_all()
 
-    def _requests(self, call: _Call) -> Iterator[model_pb2.EvaluateModelRequest]:
+    def _requests(self, call: _Call) -> Iterator[Request]:
         while (message := self._next(call)) is not None:
             yield message
 
-    def _next(self, call: _Call) -> model_pb2.EvaluateModelRequest | None:
+    def _next(self, call: _Call) -> Request | None:
         with self._changed:
             while call.live:
                 if (message := self._evaluation.next_message()) is not None:

@@ -391,6 +391,11 @@ def example_batcher() -> Batcher[types_pb2.Example]:
     return Batcher(lambda message: message.ByteSize() + _FRAME_BYTES, BATCH_EXAMPLES, BATCH_BYTES)
 
 
+def evaluate_request(model: str, version: int, *, all_places: bool) -> model_pb2.EvaluateModelRequest:
+    """The first message of an evaluation of a version."""
+    return model_pb2.EvaluateModelRequest(model=model, all_places=all_places, **Selector(version).fields())
+
+
 def batched(items: Iterable[T], batcher: Batcher[T]) -> Iterator[list[T]]:
     """Yields the items in batches, as they arrive."""
     for item in items:

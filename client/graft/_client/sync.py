@@ -20,11 +20,13 @@ from graft._client.evaluating_sync import SyncEvaluation
 from graft._client.exporting import Export
 from graft._client.given import GivenInputs, opened
 from graft._client.operations import PredictSettings, Selector
+from graft._client.suggesting import COUNT, Suggesting, with_stored
 from graft._records.adapting.told import Event
 from graft._records.evaluation.evaluations import EvaluationResult
 from graft._records.evaluation.report_messages import evaluation_of
 from graft._records.inputs.examples import example_messages
 from graft._records.predicting.predictions import Prediction
+from graft._records.predicting.suggestions import Suggestions
 from graft._streams.limits import Limits
 from graft._streams.predict import PredictExchange
 from graft._streams.predict_sync import SyncPredict
@@ -186,16 +188,66 @@ class Client(SyncAdapting):
         found = self.version(model, version, alias=alias)
         given = table.examples(task=found.report.task, checked=True)
         evaluation = Evaluation(
-            model,
-            found.version or version or 0,
+            ops.evaluate_request(model, found.version or version or 0, all_places=all_places),
             connect_timeout_s=self._limits.connect_timeout_s,
             resume_timeout_s=self._limits.resume_timeout_s,
             timeout_s=seconds,
-            all_places=all_places,
         )
         batches = ops.batched(example_messages(given.changes, found.report.task), ops.example_batcher())
-        result = evaluation_of(SyncEvaluation(evaluation, self._calls).run(batches, on_progress))
-        return given.evaluated(result)
+        driver = SyncEvaluation(evaluation, self._calls, lambda stubs: stubs.models.EvaluateModel)
+        return given.evaluated(evaluation_of(driver.run(batches, on_progress)))
+
+    def suggest(
+        self,
+        model: str,
+        candidates: Inputs | None = None,
+        *,
+        n: int = COUNT,
+        stored: bool | None = None,
+        version: int | None = None,
+        alias: str | None = None,
+        backbone: str = "",
+        on_progress: Callable[[int], None] | None = None,
+        timeout: float | None = math.inf,
+        **columns: Unpack[InputColumns],
+    ) -> Suggestions:
+        """Says which candidates are worth a label next: those whose labels would teach a version most.
+
+        What counts is how little the version knows of a candidate, how many others are like it, and how unlike it is to
+        what is labelled and to the suggestions before it. Near copies of either are not suggested. Nothing is stored.
+
+        Args:
+            model: The model's name. If it has no version, candidates are compared with each other alone: so the first
+                examples to label are found, too.
+            candidates: Unlabelled inputs, or a table of them, as for `predict`; at most 100,000.
+            n: How many suggestions at most, 1 to 1,000.
+            stored: Whether the unlabelled examples that the version was made with are candidates, too. None: where no
+                others are given.
+            version: A version's number. Neither version nor alias: the alias "live".
+            alias: An alias.
+            backbone: Where the model has no version: what candidates are compared by. Empty: the server's default.
+            on_progress: Called with the number of candidates sent so far.
+            timeout: Deadline of the whole in seconds. By default there is none.
+            columns: Of a table, as for `predict`.
+
+        Returns:
+            The suggestions, the best first.
+
+        Raises:
+            NotFoundError: There is no such version.
+            InvalidArgumentError: There is no candidate, or there are too many.
+
+        Where a call breaks, the candidates are sent again. They are kept for that, beyond 16 MiB in a temporary file.
+        """
+        asked = Suggesting(
+            model, Selector(version, alias), n, candidates is None if stored is None else stored, backbone
+        )
+        given = None if candidates is None else GivenInputs(candidates, columns, "suggest")
+        evaluation = asked.evaluation(self._limits, self._calls.seconds(timeout))
+        driver = SyncEvaluation(evaluation, self._calls, lambda stubs: stubs.models.SuggestExamples)
+        found = asked.suggestions(driver.run(asked.batches(given), on_progress))
+        wanted = asked.inputs_wanted(found)
+        return found if wanted is None else with_stored(found, self._calls.run(wanted, None))
 
     def export(
         self,

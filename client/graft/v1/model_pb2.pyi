@@ -10,6 +10,7 @@ from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from graft.v1 import prediction_pb2 as _prediction_pb2
 from graft.v1 import report_pb2 as _report_pb2
 from graft.v1 import types_pb2 as _types_pb2
 import builtins as _builtins
@@ -110,6 +111,38 @@ BACKBONE_STATE_FAILED: BackboneState.ValueType  # 3
 BACKBONE_STATE_UNLOADED: BackboneState.ValueType  # 4
 """Described, and loaded when it is first used."""
 Global___BackboneState: _TypeAlias = BackboneState  # noqa: Y015
+
+class _SuggestionReason:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _SuggestionReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_SuggestionReason.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    SUGGESTION_REASON_UNSPECIFIED: _SuggestionReason.ValueType  # 0
+    """Never sent."""
+    SUGGESTION_REASON_UNCERTAIN: _SuggestionReason.ValueType  # 1
+    """The version cannot tell what it is: see prediction."""
+    SUGGESTION_REASON_NOVEL: _SuggestionReason.ValueType  # 2
+    """It is unlike all that the version was trained on: perhaps a new label."""
+    SUGGESTION_REASON_TYPICAL: _SuggestionReason.ValueType  # 3
+    """Others are like it: see similar."""
+    SUGGESTION_REASON_VARIETY: _SuggestionReason.ValueType  # 4
+    """None of these: it differs from what is labelled, and from the suggestions before it."""
+
+class SuggestionReason(_SuggestionReason, metaclass=_SuggestionReasonEnumTypeWrapper):
+    """SuggestionReason is a reason to label a candidate."""
+
+SUGGESTION_REASON_UNSPECIFIED: SuggestionReason.ValueType  # 0
+"""Never sent."""
+SUGGESTION_REASON_UNCERTAIN: SuggestionReason.ValueType  # 1
+"""The version cannot tell what it is: see prediction."""
+SUGGESTION_REASON_NOVEL: SuggestionReason.ValueType  # 2
+"""It is unlike all that the version was trained on: perhaps a new label."""
+SUGGESTION_REASON_TYPICAL: SuggestionReason.ValueType  # 3
+"""Others are like it: see similar."""
+SUGGESTION_REASON_VARIETY: SuggestionReason.ValueType  # 4
+"""None of these: it differs from what is labelled, and from the suggestions before it."""
+Global___SuggestionReason: _TypeAlias = SuggestionReason  # noqa: Y015
 
 @_typing.final
 class Model(_message.Message):
@@ -1419,7 +1452,7 @@ Global___UnknownLabel: _TypeAlias = UnknownLabel  # noqa: Y015
 
 @_typing.final
 class EvaluationRejection(_message.Message):
-    """EvaluationRejection says why one example could not be evaluated."""
+    """EvaluationRejection says why one example could not be evaluated, or one candidate not be ranked."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -1446,6 +1479,178 @@ class EvaluationRejection(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___EvaluationRejection: _TypeAlias = EvaluationRejection  # noqa: Y015
+
+@_typing.final
+class SuggestExamplesRequest(_message.Message):
+    """SuggestExamplesRequest carries candidates. The first message also says what is wanted."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MODEL_FIELD_NUMBER: _builtins.int
+    VERSION_FIELD_NUMBER: _builtins.int
+    ALIAS_FIELD_NUMBER: _builtins.int
+    EXAMPLES_FIELD_NUMBER: _builtins.int
+    COUNT_FIELD_NUMBER: _builtins.int
+    STORED_FIELD_NUMBER: _builtins.int
+    BACKBONE_FIELD_NUMBER: _builtins.int
+    model: _builtins.str
+    """The model's name. Read from the first message only. If it has no version and none is selected, candidates are
+    compared with each other alone: so the first examples to label are found, too.
+    """
+    version: _builtins.int
+    """A version's number, from 1."""
+    alias: _builtins.str
+    """An alias."""
+    count: _builtins.int
+    """At most this many suggestions, 1 to 1,000. 0: 20. Read from the first message only."""
+    stored: _builtins.bool
+    """If true, the unlabelled examples among those that the version was made with are candidates, too: they need not be
+    sent, nor encoded again. Not for a version with tuned layers. Read from the first message only.
+    """
+    backbone: _builtins.str
+    """Where the model has no version: the backbone to compare by. Empty: the default one for what the first candidate
+    is. Read from the first message only.
+    """
+    @_builtins.property
+    def examples(self) -> _containers.RepeatedCompositeFieldContainer[_types_pb2.Example]:
+        """Candidates, at most 10,000 a message and 100,000 a call. Only id and input are read. Of the same inputs the first
+        one counts, and none if the version has the input with a label.
+        """
+
+    def __init__(
+        self,
+        *,
+        model: _builtins.str = ...,
+        version: _builtins.int = ...,
+        alias: _builtins.str = ...,
+        examples: _abc.Iterable[_types_pb2.Example] | None = ...,
+        count: _builtins.int = ...,
+        stored: _builtins.bool = ...,
+        backbone: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["alias", b"alias", "selector", b"selector", "version", b"version"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["alias", b"alias", "backbone", b"backbone", "count", b"count", "examples", b"examples", "model", b"model", "selector", b"selector", "stored", b"stored", "version", b"version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_selector: _TypeAlias = _typing.Literal["version", "alias"]  # noqa: Y015
+    _WhichOneofArgType_selector: _TypeAlias = _typing.Literal["selector", b"selector"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_selector) -> _WhichOneofReturnType_selector | None: ...
+
+Global___SuggestExamplesRequest: _TypeAlias = SuggestExamplesRequest  # noqa: Y015
+
+@_typing.final
+class SuggestExamplesResponse(_message.Message):
+    """SuggestExamplesResponse says what to label next."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MODEL_FIELD_NUMBER: _builtins.int
+    VERSION_FIELD_NUMBER: _builtins.int
+    SUGGESTIONS_FIELD_NUMBER: _builtins.int
+    CANDIDATES_FIELD_NUMBER: _builtins.int
+    LABELLED_FIELD_NUMBER: _builtins.int
+    COPIES_FIELD_NUMBER: _builtins.int
+    REJECTED_FIELD_NUMBER: _builtins.int
+    TOTAL_REJECTED_FIELD_NUMBER: _builtins.int
+    TASK_FIELD_NUMBER: _builtins.int
+    model: _builtins.str
+    """The model's name."""
+    version: _builtins.int
+    """The version that was asked; 0: the model has none."""
+    candidates: _builtins.int
+    """How many candidates were ranked."""
+    labelled: _builtins.int
+    """How many candidates were left out because the version has their input with a label already."""
+    copies: _builtins.int
+    """How many candidates were left out because an earlier one is the same input."""
+    total_rejected: _builtins.int
+    """How many candidates could not be read."""
+    task: _types_pb2.Task.ValueType
+    """The version's task; unspecified where there is no version."""
+    @_builtins.property
+    def suggestions(self) -> _containers.RepeatedCompositeFieldContainer[Global___Suggestion]:
+        """The suggestions, the best first. They may be fewer than asked for: near copies of what is labelled, and of each
+        other, are not suggested.
+        """
+
+    @_builtins.property
+    def rejected(self) -> _containers.RepeatedCompositeFieldContainer[Global___EvaluationRejection]:
+        """Candidates that could not be read, by their place in the stream from 0, at most 100."""
+
+    def __init__(
+        self,
+        *,
+        model: _builtins.str = ...,
+        version: _builtins.int = ...,
+        suggestions: _abc.Iterable[Global___Suggestion] | None = ...,
+        candidates: _builtins.int = ...,
+        labelled: _builtins.int = ...,
+        copies: _builtins.int = ...,
+        rejected: _abc.Iterable[Global___EvaluationRejection] | None = ...,
+        total_rejected: _builtins.int = ...,
+        task: _types_pb2.Task.ValueType = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["candidates", b"candidates", "copies", b"copies", "labelled", b"labelled", "model", b"model", "rejected", b"rejected", "suggestions", b"suggestions", "task", b"task", "total_rejected", b"total_rejected", "version", b"version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SuggestExamplesResponse: _TypeAlias = SuggestExamplesResponse  # noqa: Y015
+
+@_typing.final
+class Suggestion(_message.Message):
+    """Suggestion is a candidate worth a label."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    INDEX_FIELD_NUMBER: _builtins.int
+    ID_FIELD_NUMBER: _builtins.int
+    SCORE_FIELD_NUMBER: _builtins.int
+    REASONS_FIELD_NUMBER: _builtins.int
+    SIMILAR_FIELD_NUMBER: _builtins.int
+    UNCERTAINTY_FIELD_NUMBER: _builtins.int
+    PREDICTION_FIELD_NUMBER: _builtins.int
+    index: _builtins.int
+    """Its place in the stream, from 0; -1: it is a stored example, whose input ListExamples gives."""
+    id: _builtins.str
+    """Its id, as it was sent or stored; empty: it was sent without one."""
+    score: _builtins.float
+    """How much its label would teach, given those of the suggestions before it, as a share of what the first one's
+    would; 0 to 1.
+    """
+    similar: _builtins.int
+    """About how many candidates, itself included, are more like it than like anything labelled or suggested before it."""
+    uncertainty: _builtins.float
+    """How little the version knows of it: 0 (certain) to 1. For one label, 1 less the lead of the best label over the
+    next; for several, how near a label is to its threshold; for a number, the width of the interval. 0: no version.
+    """
+    @_builtins.property
+    def reasons(self) -> _containers.RepeatedScalarFieldContainer[Global___SuggestionReason.ValueType]:
+        """Why it is worth a label, the weightiest first; at least one."""
+
+    @_builtins.property
+    def prediction(self) -> _prediction_pb2.Prediction:
+        """The version's answer, with the best three labels, and its novelty. Unset: there is no version."""
+
+    def __init__(
+        self,
+        *,
+        index: _builtins.int = ...,
+        id: _builtins.str = ...,
+        score: _builtins.float = ...,
+        reasons: _abc.Iterable[Global___SuggestionReason.ValueType] | None = ...,
+        similar: _builtins.int = ...,
+        uncertainty: _builtins.float = ...,
+        prediction: _prediction_pb2.Prediction | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["prediction", b"prediction"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["id", b"id", "index", b"index", "prediction", b"prediction", "reasons", b"reasons", "score", b"score", "similar", b"similar", "uncertainty", b"uncertainty"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Suggestion: _TypeAlias = Suggestion  # noqa: Y015
 
 @_typing.final
 class ListBackbonesRequest(_message.Message):

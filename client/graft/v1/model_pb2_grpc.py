@@ -95,6 +95,11 @@ class ModelServiceStub(object):
                 request_serializer=graft_dot_v1_dot_model__pb2.EvaluateModelRequest.SerializeToString,
                 response_deserializer=graft_dot_v1_dot_model__pb2.EvaluateModelResponse.FromString,
                 _registered_method=True)
+        self.SuggestExamples = channel.stream_unary(
+                '/graft.v1.ModelService/SuggestExamples',
+                request_serializer=graft_dot_v1_dot_model__pb2.SuggestExamplesRequest.SerializeToString,
+                response_deserializer=graft_dot_v1_dot_model__pb2.SuggestExamplesResponse.FromString,
+                _registered_method=True)
         self.ListBackbones = channel.unary_unary(
                 '/graft.v1.ModelService/ListBackbones',
                 request_serializer=graft_dot_v1_dot_model__pb2.ListBackbonesRequest.SerializeToString,
@@ -197,6 +202,14 @@ class ModelServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def SuggestExamples(self, request_iterator, context):
+        """SuggestExamples says which candidates, that the client streams in or that are stored, are worth a label next:
+        those whose labels would teach the version most. Nothing is stored.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ListBackbones(self, request, context):
         """ListBackbones describes the backbones that this server has.
         """
@@ -266,6 +279,11 @@ def add_ModelServiceServicer_to_server(servicer, server):
                     servicer.EvaluateModel,
                     request_deserializer=graft_dot_v1_dot_model__pb2.EvaluateModelRequest.FromString,
                     response_serializer=graft_dot_v1_dot_model__pb2.EvaluateModelResponse.SerializeToString,
+            ),
+            'SuggestExamples': grpc.stream_unary_rpc_method_handler(
+                    servicer.SuggestExamples,
+                    request_deserializer=graft_dot_v1_dot_model__pb2.SuggestExamplesRequest.FromString,
+                    response_serializer=graft_dot_v1_dot_model__pb2.SuggestExamplesResponse.SerializeToString,
             ),
             'ListBackbones': grpc.unary_unary_rpc_method_handler(
                     servicer.ListBackbones,
@@ -598,6 +616,33 @@ class ModelService(object):
             '/graft.v1.ModelService/EvaluateModel',
             graft_dot_v1_dot_model__pb2.EvaluateModelRequest.SerializeToString,
             graft_dot_v1_dot_model__pb2.EvaluateModelResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SuggestExamples(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_unary(
+            request_iterator,
+            target,
+            '/graft.v1.ModelService/SuggestExamples',
+            graft_dot_v1_dot_model__pb2.SuggestExamplesRequest.SerializeToString,
+            graft_dot_v1_dot_model__pb2.SuggestExamplesResponse.FromString,
             options,
             channel_credentials,
             insecure,

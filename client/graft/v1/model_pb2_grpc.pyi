@@ -69,6 +69,10 @@ class ModelServiceStub:
     """
     EvaluateModel: _grpc.StreamUnaryMultiCallable[_model_pb2.EvaluateModelRequest, _model_pb2.EvaluateModelResponse]
     """EvaluateModel measures a version on labelled examples that the client streams in. Nothing is stored."""
+    SuggestExamples: _grpc.StreamUnaryMultiCallable[_model_pb2.SuggestExamplesRequest, _model_pb2.SuggestExamplesResponse]
+    """SuggestExamples says which candidates, that the client streams in or that are stored, are worth a label next:
+    those whose labels would teach the version most. Nothing is stored.
+    """
     ListBackbones: _grpc.UnaryUnaryMultiCallable[_model_pb2.ListBackbonesRequest, _model_pb2.ListBackbonesResponse]
     """ListBackbones describes the backbones that this server has."""
 
@@ -113,6 +117,10 @@ class ModelServiceAsyncStub(ModelServiceStub):
     """
     EvaluateModel: _aio.StreamUnaryMultiCallable[_model_pb2.EvaluateModelRequest, _model_pb2.EvaluateModelResponse]  # type: ignore[assignment]
     """EvaluateModel measures a version on labelled examples that the client streams in. Nothing is stored."""
+    SuggestExamples: _aio.StreamUnaryMultiCallable[_model_pb2.SuggestExamplesRequest, _model_pb2.SuggestExamplesResponse]  # type: ignore[assignment]
+    """SuggestExamples says which candidates, that the client streams in or that are stored, are worth a label next:
+    those whose labels would teach the version most. Nothing is stored.
+    """
     ListBackbones: _aio.UnaryUnaryMultiCallable[_model_pb2.ListBackbonesRequest, _model_pb2.ListBackbonesResponse]  # type: ignore[assignment]
     """ListBackbones describes the backbones that this server has."""
 
@@ -226,6 +234,16 @@ class ModelServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_model_pb2.EvaluateModelResponse, _abc.Awaitable[_model_pb2.EvaluateModelResponse]]:
         """EvaluateModel measures a version on labelled examples that the client streams in. Nothing is stored."""
+
+    @_abc_1.abstractmethod
+    def SuggestExamples(
+        self,
+        request_iterator: _MaybeAsyncIterator[_model_pb2.SuggestExamplesRequest],
+        context: _ServicerContext,
+    ) -> _typing.Union[_model_pb2.SuggestExamplesResponse, _abc.Awaitable[_model_pb2.SuggestExamplesResponse]]:
+        """SuggestExamples says which candidates, that the client streams in or that are stored, are worth a label next:
+        those whose labels would teach the version most. Nothing is stored.
+        """
 
     @_abc_1.abstractmethod
     def ListBackbones(

@@ -22,6 +22,15 @@ from graft_server.api.example_lists import (
 from graft_server.api.exports import Exports
 from graft_server.api.keep_alive import alive
 from graft_server.api.paging import bad_token, cut, named_key, page_size
+from graft_server.api.suggesting import (
+    ALL_SUGGESTING_BYTES,
+    SUGGESTING_BYTES,
+    Suggesting,
+    checked_count,
+    modality_of,
+    no_version,
+    require_features,
+)
 from graft_server.domain.backbone import BackboneDescription, BackboneInfo, BackboneState
 from graft_server.domain.caller import asking
 from graft_server.domain.errors import ConflictError, InvalidError, MissingError
@@ -43,6 +52,7 @@ from graft_server.domain.names import check_alias, check_model, shown
 from graft_server.domain.paging import Listed, PageRequest
 from graft_server.domain.prediction import Selector
 from graft_server.domain.stream import Activity
+from graft_server.domain.suggestion import SuggestionRequest, Suggestions
 from graft_server.encoding.loading import TrunkState
 from graft_server.encoding.trunk import Trunk
 from graft_server.encoding.trunks import Trunks
@@ -50,6 +60,8 @@ from graft_server.erasing.deletion import Deletion
 from graft_server.exporting.exporter import Exporter
 from graft_server.serving.evaluator import Evaluator
 from graft_server.serving.predictor import Predictor
+from graft_server.serving.stored_inputs import Stored
+from graft_server.serving.suggesting.suggester import Suggester
 from graft_server.serving.versions import Versions
 from graft_server.sharing.events import log_event
 from graft_server.sharing.room import Room
@@ -83,6 +95,8 @@ class ModelApi:
     """The threads on which figures are computed."""
     evaluations: Room = field(default_factory=lambda: Room(EVALUATIONS_BYTES, EVALUATION_BYTES))
     """Memory for what is kept until an evaluation ends."""
+    suggesting: Room = field(default_factory=lambda: Room(ALL_SUGGESTING_BYTES, SUGGESTING_BYTES))
+    """Memory for candidates until they are ranked."""
     exports: Exports = field(default_factory=Exports)
     """The exports that are carried out now."""
     renewal: Callable[[str], ModelRenewal | None] = lambda _: None
@@ -378,9 +392,67 @@ class ModelApi:
                 await evaluation.add(batch)
             return await evaluation.result()
 
+    async def suggest_examples(
+        self,
+        model: str,
+        selector: Selector,
+        request: SuggestionRequest,
+        batches: AsyncIterator[Sequence[Example | InvalidError]],
+    ) -> Suggestions:
+        """Says which candidates' labels would teach a version most. Nothing is stored.
+
+        Where the model has no version, and none is selected, candidates are compared with each other alone.
+
+        Args:
+            model: The model.
+            selector: Which of its versions.
+            request: What is wanted.
+            batches: Candidates as they were sent, or the error of one that cannot be read. At most 10,000 a batch.
+
+        Raises:
+            InvalidError: There is no candidate, or there are too many. A bad one fails alone.
+            MissingError: There is no such version or backbone.
+            StateError: What is stored cannot be ranked.
+            OverloadError: Calls take as much memory as they may.
+        """
+        checked_count(request.count)
+        known = self.catalogue.snapshot.models.get(check_model(model))
+        with self.suggesting.share() as share:
+            if not (known and known.versions) and selector == Selector():
+                if request.stored:
+                    raise no_version(model)
+                first = await anext(batches, ())
+                trunk = (
+                    self.trunks.get(request.backbone)
+                    if request.backbone
+                    else self.trunks.reading(modality_of(first))
+                )
+                suggester = Suggester(trunk, None, Stored(), self.learning)
+                batches = _with(first, batches)
+            else:
+                version = self.versions.resolve(model, selector)
+                served = await self.versions.serve(version)
+                stored = await self.versions.stored(version, served)
+                suggester = Suggester(served.trunk, served, stored, self.learning)
+            suggesting = Suggesting(suggester, share)
+            if request.stored:
+                require_features(suggester)
+                suggester.add_stored()
+                suggesting.hold()
+            await suggesting.add_all(batches)
+            return await suggesting.result(request, model)
+
     async def list_backbones(self) -> tuple[BackboneInfo, ...]:
         """Describes the backbones of this server, by name."""
         return tuple(_backbone(trunk, is_default=trunk.name == self.trunks.default) for trunk in self.trunks)
+
+
+async def _with(
+    first: Sequence[Example | InvalidError], others: AsyncIterator[Sequence[Example | InvalidError]]
+) -> AsyncIterator[Sequence[Example | InvalidError]]:
+    yield first
+    async for batch in others:
+        yield batch
 
 
 async def chunks_of(

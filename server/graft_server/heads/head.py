@@ -156,6 +156,9 @@ class Head(AnsweringHead, Protocol):
     def margins(self, features: Array) -> Array:
         """Returns how far each row is from another answer, shape (n,): rows with small margins tell heads apart."""
 
+    def uncertainty(self, output: Any) -> Array:
+        """Returns how little its output says about each input, shape (n,): 0, certain, to 1. The output is its own."""
+
     def measured(self, answered: Answered) -> Measured:
         """Returns the figures of its outputs for n >= 1 labelled examples; the outputs are the fields of its scores."""
 

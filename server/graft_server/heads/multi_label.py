@@ -207,6 +207,13 @@ class MultiLabelHead:
         edges: Array = np.abs(self.scores(features).probabilities - self.thresholds).min(axis=1)
         return edges
 
+    def uncertainty(self, output: MultiLabelOutput) -> Array:
+        """See `Head`: that of the label which is closest to its threshold; at 0 and 1 a probability is certain."""
+        above = output.probabilities - self.thresholds
+        room = np.where(above >= 0, 1 - self.thresholds, self.thresholds)
+        certainty = np.abs(above) / np.maximum(room, np.float32(1e-6))
+        return np.asarray(1 - np.minimum(certainty.min(axis=1), 1))
+
     def measured(self, answered: Answered) -> Measured:
         """See `Head`."""
         return multi_label.measure(answered, self.thresholds)

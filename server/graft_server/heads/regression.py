@@ -220,6 +220,13 @@ class RegressionHead:
         values = self.scores(features).value
         return np.asarray(-np.abs(values - values.mean()))
 
+    def uncertainty(self, output: RegressionOutput) -> Array:
+        """See `Head`: the interval's width, as a share of the widest that the head gives; 1 where all are equal."""
+        if self.spread is None:
+            return np.ones(len(output.value), np.float32)
+        widest = np.float32((self.below + self.above) * self.spread.most)
+        return np.asarray(np.clip((output.high - output.low) / max(widest, np.float32(1e-30)), 0, 1))
+
     def measured(self, answered: Answered) -> Measured:
         """See `Head`."""
         return regression.measure(answered)

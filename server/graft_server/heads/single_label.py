@@ -192,8 +192,11 @@ class SingleLabelHead:
 
     def margins(self, features: Array) -> Array:
         """Returns the lead of the best label over the next."""
-        best = np.sort(self.scores(features).probabilities, axis=1)
-        return np.asarray(best[:, -1] - best[:, -2])
+        return _lead(self.scores(features).probabilities)
+
+    def uncertainty(self, output: SingleLabelOutput) -> Array:
+        """See `Head`: 1 less the lead of the best label over the next."""
+        return np.asarray(1 - _lead(output.probabilities))
 
     def measured(self, answered: Answered) -> Measured:
         """See `Head`."""
@@ -227,6 +230,11 @@ class SingleLabelHead:
         logarithms: Array = np.log(mean)
         tempered = softmax(logarithms / np.float32(self.temperature))
         return rounded.of_softmax(tempered, off / mean / np.float32(self.temperature))
+
+
+def _lead(probabilities: Array) -> Array:
+    best = np.partition(probabilities, -2, axis=1)
+    return np.asarray(best[:, -1] - best[:, -2])
 
 
 class _StoredMember(msgspec.Struct, frozen=True):

@@ -35,6 +35,7 @@ from graft_server.heads import Head, HeadOutput, decode
 from graft_server.serving import in_use
 from graft_server.serving.head_cache import HeadCache, bytes_of
 from graft_server.serving.reports import Reports
+from graft_server.serving.stored_inputs import Stored, read_stored
 from graft_server.serving.trained_on import TrainedOn, read_trained_on
 from graft_server.sharing.background import Watchdog, paced, survived
 from graft_server.sharing.threads import Threads
@@ -223,6 +224,11 @@ class Versions:
             return await self._reading.run(
                 partial(read_trained_on, self._objects, manifest, examples, erased=version.erased)
             )
+
+    async def stored(self, version: Version, served: ServedVersion) -> Stored:
+        """Reads what a version has stored: what is labelled, and what is not."""
+        async with self.existing(version):
+            return await self._reading.run(read_stored, self._objects, served.manifest, served.head.view)
 
     async def load_ahead(self) -> None:
         """Loads the "live" heads of the models that were in use last, one by one, as long as there is room.

@@ -8,6 +8,7 @@ from typing import Any, Final
 
 from graft._records.predicting.answer_columns import AnswerColumns
 from graft._records.predicting.predictions import Prediction
+from graft._records.predicting.suggestions import Suggestions
 
 LIBRARIES: Final = ("pandas", "polars")
 _PANDAS: Final = {"text": "object", "flag": "boolean", "number": "float64"}
@@ -34,6 +35,48 @@ def frame_of(predictions: Sequence[Prediction], library: str, index: Any, top_k:
         kinds["features"] = "numbers"
     made = importlib.import_module(library)
     return _of_pandas(made, cells, kinds, index) if library == "pandas" else _of_polars(made, cells, kinds)
+
+
+def suggestions_frame(suggestions: Suggestions, library: str) -> Any:
+    """A data frame with a row for each suggestion: see `Suggestions.to_frame`.
+
+    Raises:
+        ValueError: The library is another one.
+        ModuleNotFoundError: It is not installed.
+    """
+    if library not in LIBRARIES:
+        raise ValueError(f"library is {library!r}: frames are made of 'pandas' or 'polars'")
+    cells: dict[str, list[Any]] = {
+        "index": [it.index for it in suggestions],
+        "id": [it.id for it in suggestions],
+        "text": [it.input if isinstance(it.input, str) else None for it in suggestions],
+        "score": [it.score for it in suggestions],
+        "why": [it.why for it in suggestions],
+        "similar": [it.similar for it in suggestions],
+        "uncertainty": [it.uncertainty for it in suggestions],
+    }
+    kinds = {
+        "index": "number",
+        "id": "text",
+        "text": "text",
+        "score": "number",
+        "why": "text",
+        "similar": "number",
+        "uncertainty": "number",
+    }
+    answers = [it.prediction for it in suggestions]
+    if answers and None not in answers:
+        columns = AnswerColumns(suggestions.task, top_k=0)
+        for name, kind, values in zip(
+            columns.names,
+            columns.kinds,
+            zip(*(columns.values(it) for it in answers if it is not None), strict=True),
+            strict=True,
+        ):
+            if name != "error":
+                cells[name], kinds[name] = list(values), kind
+    made = importlib.import_module(library)
+    return _of_pandas(made, cells, kinds, None) if library == "pandas" else _of_polars(made, cells, kinds)
 
 
 def task_of(predictions: Sequence[Prediction]) -> str:

@@ -135,7 +135,7 @@ class Predictions(list[Prediction], Shown):
 
 def predictions_of(message: prediction_pb2.PredictResponse) -> Predictions:
     """The predictions that a message carries."""
-    results = [_prediction_of(result, message.version) for result in message.results]
+    results = [prediction_of(result, message.version) for result in message.results]
     timings = _timings_of(message.timings)
     return Predictions(results, message.model, message.version, timings, message.next_sequence)
 
@@ -155,7 +155,7 @@ def joined(parts: Iterable[Predictions], model: str) -> Predictions:
     return whole
 
 
-def _prediction_of(message: prediction_pb2.Prediction, version: int) -> Prediction:
+def prediction_of(message: prediction_pb2.Prediction, version: int) -> Prediction:
     answer = message.WhichOneof("result")
     number = message.regression
     return Prediction(

@@ -28,6 +28,7 @@ COMMANDS: Final = {
     "DeleteVersion": "'graft delete'",
     "DeleteModel": "'graft delete'",
     "EvaluateModel": "'graft evaluate'",
+    "SuggestExamples": "'graft next'",
     "ExportModel": "'graft export'",
     "ListExamples": "'graft examples'",
     "DeleteExamples": "'graft forget'",

@@ -15,6 +15,7 @@ SUMMARIES: Final = {
     "adapt": "stream labelled examples in and get a served version",
     "predict": "classify texts, images or clips, or a file of them",
     "evaluate": "measure a version on labelled examples",
+    "next": "say what to label next: the inputs whose labels would teach a version most",
     "compare": "say which of two versions is better, and which answers change",
     "models": "list models, and how good what is live of each is",
     "versions": "list a model's versions, newest first",

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import sys
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TypeVar
@@ -119,6 +120,9 @@ def read_reduced(
     sources: Sequence[Source],
     reduced: Callable[[Input], Input],
     encoder_id: str = "",
+    *,
+    views: Collection[str] | None = None,
+    most_featured: int = sys.maxsize,
 ) -> tuple[tuple[Example, ...], dict[str, NDArray[np.float16]]]:
     """Returns what `read_rows` does, each example with what `reduced` makes of its input.
 
@@ -130,6 +134,8 @@ def read_reduced(
         sources: The lineage.
         reduced: Makes something small of an input.
         encoder_id: The encoder whose features are read; "": none are.
+        views: The views that are read; None: all.
+        most_featured: The most examples whose features are read; of more, none are.
 
     Returns:
         The examples, and their features by view.
@@ -143,7 +149,8 @@ def read_reduced(
         generations: Mapping[str, Generations],
     ) -> tuple[tuple[Example, ...], dict[str, NDArray[np.float16]]]:
         kept = _current_rows(objects, model, sources, encoder_id, generations, reduced=reduced)
-        features = dict(_read_features(objects, kept).features) if encoder_id else {}
+        featured = bool(encoder_id) and len(kept) <= most_featured
+        features = dict(_read_features(objects, kept, views).features) if featured else {}
         return tuple(it.example for it in kept), features
 
     return _unreplaced(objects, model, sources, read)[0]
@@ -235,7 +242,9 @@ def _reduced(recorded: Recorded, reduced: Callable[[Input], Input]) -> Recorded:
     return replace(recorded, record=msgspec.structs.replace(recorded.record, change=small))
 
 
-def _read_features(objects: Objects, rows: Sequence[Row]) -> StoredFeatures:
+def _read_features(
+    objects: Objects, rows: Sequence[Row], views: Collection[str] | None = None
+) -> StoredFeatures:
     # Rows are in the order of their segments, so each segment's features are read once.
     wanted: dict[str, list[int]] = {}
     for row in rows:
@@ -244,7 +253,7 @@ def _read_features(objects: Objects, rows: Sequence[Row]) -> StoredFeatures:
     truncated = [np.zeros(0, bool)]
     for key, indices in wanted.items():
         stored = read_features(objects, key)
-        features = stored.features
+        features = {view: it for view, it in stored.features.items() if views is None or view in views}
         truncated.append(stored.truncated[indices])
         # If a caller sent features instead of inputs, a segment has only their one view.
         shared = features.keys() & pieces.keys() if pieces else features.keys()

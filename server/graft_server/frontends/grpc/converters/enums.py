@@ -8,6 +8,7 @@ from graft_server.domain.backbone import BackboneState
 from graft_server.domain.examples import Modality, Split, Task
 from graft_server.domain.method import Method
 from graft_server.domain.model import RenewalState
+from graft_server.domain.suggestion import Why
 
 METHOD_MESSAGES = {
     Method.AUTO: types_pb2.METHOD_AUTO,
@@ -75,3 +76,5 @@ PUBLICATION_STATES = {
     PublicationState.FAILED: adaptation_pb2.PUBLICATION_STATE_FAILED,
     PublicationState.CANCELLED: adaptation_pb2.PUBLICATION_STATE_CANCELLED,
 }
+
+SUGGESTION_REASONS = {why: model_pb2.SuggestionReason.Value(f"SUGGESTION_REASON_{why.name}") for why in Why}

@@ -40,7 +40,7 @@ async def predict_response(value: Predictions) -> pb.PredictResponse:
     )
     # Copied slice by slice, too: ten thousand at once would keep all others from the event loop.
     await in_slices(
-        lambda it: response.results.append(_prediction(it)), value.results, _at_once(value.results)
+        lambda it: response.results.append(prediction(it)), value.results, _at_once(value.results)
     )
     size = response.ByteSize()
     if size > MAX_RESPONSE_BYTES:
@@ -82,7 +82,8 @@ def _timings(value: Timings) -> pb.Timings:
     )
 
 
-def _prediction(value: Prediction | DomainError) -> pb.Prediction:
+def prediction(value: Prediction | DomainError) -> pb.Prediction:
+    """Converts the answer for one input, or the error of one."""
     if isinstance(value, DomainError):
         return pb.Prediction(error=to_status(value))
     message = pb.Prediction(

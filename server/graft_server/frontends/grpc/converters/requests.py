@@ -23,6 +23,7 @@ from graft_server.domain.stream import (
     StartMessage,
     WriterMessage,
 )
+from graft_server.domain.suggestion import SuggestionRequest
 from graft_server.frontends.grpc.converters.enums import METHODS, SPLITS, TASKS
 from graft_server.frontends.grpc.converters.lazy import Converted
 from graft_server.frontends.grpc.converters.tasks import target
@@ -213,6 +214,23 @@ def evaluated_examples(message: model_pb2.EvaluateModelRequest) -> Sequence[Exam
     return Converted(message.examples, _sent_example)
 
 
+def suggestion_request(message: model_pb2.SuggestExamplesRequest) -> SuggestionRequest:
+    """Converts what a caller wants suggested, not yet checked."""
+    return SuggestionRequest(message.count, message.stored, message.backbone)
+
+
+def candidates(message: model_pb2.SuggestExamplesRequest) -> Sequence[Example | InvalidError]:
+    """Converts the candidates of a message of SuggestExamples, not yet checked."""
+    return Converted(message.examples, _sent_candidate)
+
+
+def _sent_candidate(message: types_pb2.Example, place: int) -> Example | InvalidError:
+    try:
+        return Example(message.id, _input(message.input, f"examples[{place}].input"))
+    except InvalidError as error:
+        return error
+
+
 def _sent_example(message: types_pb2.Example, place: int) -> Example | InvalidError:
     try:
         return _example(message, f"examples[{place}]")
@@ -250,7 +268,8 @@ def selector(
     message: prediction_pb2.PredictRequest
     | model_pb2.GetVersionRequest
     | model_pb2.ExportModelRequest
-    | model_pb2.EvaluateModelRequest,
+    | model_pb2.EvaluateModelRequest
+    | model_pb2.SuggestExamplesRequest,
 ) -> Selector:
     """Returns the version that a request selects."""
     which = message.WhichOneof("selector")

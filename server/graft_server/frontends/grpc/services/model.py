@@ -11,11 +11,14 @@ from graft_server.domain.errors import InvalidError
 from graft_server.domain.examples import Example
 from graft_server.frontends.grpc.converters import models as answers
 from graft_server.frontends.grpc.converters.requests import (
+    candidates,
     evaluated_examples,
     examples_wanted,
     received_files,
     selector,
+    suggestion_request,
 )
+from graft_server.frontends.grpc.converters.suggestions import suggest_response
 from graft_server.frontends.grpc.errors import Context
 from graft_server.frontends.grpc.handlers import takes
 from graft_server.frontends.grpc.paging import page, page_request
@@ -126,10 +129,36 @@ class ModelService:
         )
         return answers.evaluate_response(evaluated)
 
+    @takes(MAX_REQUEST_BYTES)
+    async def SuggestExamples(
+        self, requests: AsyncIterator[pb.SuggestExamplesRequest], _: Context
+    ) -> pb.SuggestExamplesResponse:
+        """Says which candidates are worth a label next."""
+        first = await anext(requests, None)
+        if first is None:
+            raise InvalidError(
+                "SuggestExamples got no message: the first names the model.",
+                reason="MESSAGE_EMPTY",
+                field="model",
+            )
+        suggested = await self._models.suggest_examples(
+            first.model, selector(first), suggestion_request(first), _candidates(first, requests)
+        )
+        return suggest_response(suggested)
+
     async def ListBackbones(self, _: pb.ListBackbonesRequest, __: Context) -> pb.ListBackbonesResponse:
         """Describes the backbones that this server has."""
         backbones = await self._models.list_backbones()
         return pb.ListBackbonesResponse(backbones=[answers.backbone(it) for it in backbones])
+
+
+async def _candidates(
+    first: pb.SuggestExamplesRequest, others: AsyncIterator[pb.SuggestExamplesRequest]
+) -> AsyncIterator[Sequence[Example | InvalidError]]:
+    """The candidates of each message."""
+    yield candidates(first)
+    async for request in others:
+        yield candidates(request)
 
 
 async def _batches(

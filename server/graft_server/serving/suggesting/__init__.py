@@ -1,0 +1,1 @@
+"""What to label next: which candidates' labels would teach a version most."""
