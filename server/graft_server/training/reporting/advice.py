@@ -16,7 +16,7 @@ from graft_server.domain.examples import Task
 from graft_server.domain.method import Method
 from graft_server.domain.report import Advice, AdviceKind, EvaluationMethod, Report, TuningReport
 from graft_server.training.reporting.learning_curve import LEAST_EXAMPLES, Law
-from graft_server.training.reporting.tuning_gains import LIKE, SETS_LEAST, Gain, gains_like
+from graft_server.training.reporting.tuning_gains import LIKE, MEASURED_WITH, SETS_LEAST, Gain, gains_like
 
 LEAST_GAIN = 0.01
 """What gains less than a point is not worth an advice."""
@@ -60,7 +60,8 @@ def labels_advice(law: Law | None, examples: int, task: Task) -> tuple[Advice, .
     )
     if examples > A_HUNDRED:
         text += f", a hundred more {_points(law.gain(1 + A_HUNDRED / examples)[0])}"
-    return (Advice(AdviceKind.LABELS, text + ".", gain, low, high, cost_examples=examples),)
+    text += ". SuggestExamples says which of the unlabelled ones to begin with."
+    return (Advice(AdviceKind.LABELS, text, gain, low, high, cost_examples=examples),)
 
 
 def advised(
@@ -86,7 +87,7 @@ def advised(
     if labels is None and not flat and report.examples < LEAST_EXAMPLES:
         advice.append(_more_to_tell(report.examples))
     if tried is not None:
-        advice += _after(tried)
+        advice += _after(tried, others=any(it.measured for it in _tunings(report)))
     elif tunable and not follows and measured and wrong > LEAST_WRONG:
         advice.append(_time(report, wrong))
     known = not (tunable or follows or _unfinished(tried))
@@ -103,7 +104,11 @@ def _figure(report: Report) -> float:
 
 
 def _kept(report: Report) -> bool:
-    return any(it.kept for it in (report.tuning, *report.other_tunings) if it is not None)
+    return any(it.kept for it in _tunings(report))
+
+
+def _tunings(report: Report) -> list[TuningReport]:
+    return [*report.other_tunings, *([report.tuning] if report.tuning is not None else [])]
 
 
 def _unfinished(tried: TuningReport | None) -> bool:
@@ -143,8 +148,8 @@ def _time(report: Report, wrong: float) -> Advice:
     text = (
         f"A time_budget of {seconds:.0f} seconds, in which the method auto tunes the backbone, may bring "
         f"{_points(mean)} of accuracy ({_range(low, high, '')}): {gained} of {len(gains)} measurements of sets about "
-        f"as hard (a frozen accuracy within {100 * LIKE:.0f} points of this one's) gained a point or more. What gains "
-        "nothing beyond noise is not kept."
+        f"as hard (a frozen accuracy within {100 * LIKE:.0f} points of this one's), with {MEASURED_WITH}, gained a "
+        "point or more. What gains nothing beyond noise is not kept."
     )
     return Advice(AdviceKind.TIME, text, mean, low, high, cost_seconds=seconds)
 
@@ -155,9 +160,9 @@ def _budget(gains: Sequence[Gain], examples: int) -> float:
     return BUDGET_S * max(1, math.ceil(BUDGET_MARGIN * slowest / BUDGET_S))
 
 
-def _after(tried: TuningReport) -> list[Advice]:
-    """What a tuning says about time."""
-    if tried.ended == "no_time":
+def _after(tried: TuningReport, *, others: bool) -> list[Advice]:
+    """What a tuning says about time; where others were measured, one that was not tried is no loss to speak of."""
+    if tried.ended == "no_time" and not others:
         what = "all layers" if tried.method is Method.FULL else f"{tried.unfrozen_layers} layers"
         fewer = (
             " or fewer unfrozen_layers" if tried.method is Method.PARTIAL else " or try the method partial"
