@@ -136,8 +136,8 @@ def _time(report: Report, wrong: float) -> Advice:
     gains = gains_like(a_class, 1 - wrong)
     if len(gains) < SETS_LEAST:
         text = (
-            f"With a time_budget of {BUDGET_S:.0f} seconds or more the method auto tunes the backbone, too, and keeps what "
-            "gains: that pays where meaning is not topic (kinds of questions, feelings, tone)."
+            f"With a time_budget of {BUDGET_S:.0f} seconds or more the method auto tunes the backbone, too, and keeps "
+            "what gains: that pays where meaning is not topic (kinds of questions, feelings, tone)."
         )
         return Advice(AdviceKind.TIME, text, cost_seconds=BUDGET_S)
     low, high = min(it.gain for it in gains), max(it.gain for it in gains)
