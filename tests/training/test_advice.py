@@ -10,7 +10,7 @@ import pytest
 
 from graft_server.domain.examples import Task
 from graft_server.domain.method import Method
-from graft_server.domain.report import Advice, AdviceKind, Report, TuningReport
+from graft_server.domain.report import Advice, AdviceKind, Report, TuningObjective, TuningReport
 from graft_server.training.reporting import tuning_gains
 from graft_server.training.reporting.advice import OF_FROZEN, advised
 from graft_server.training.reporting.tuning_gains import GAINS, Gain, gains_like
@@ -133,6 +133,16 @@ def test_after_a_tuning_that_is_kept_the_forecast_is_said_to_be_the_frozen_heads
         labels, time = sorted(tuned.advice, key=lambda it: it.kind)
         assert labels.text.count(OF_FROZEN) == 1
         assert (time.cost_seconds, "ended the tuning of 6 of 6 layers" in time.text) == (140.0, True)
+
+
+def test_a_budget_that_ended_between_the_folds_asks_for_a_longer_one(rising):
+    tuning = TuningReport(
+        *(Method.FULL, False, "time", 6, 6), measured=50, objective=TuningObjective.CONTRASTIVE, seconds=20.0
+    )
+    (time,) = [it for it in advised(rising, tried=tuning).advice if it.kind is AdviceKind.TIME]
+    assert time.text.startswith("time_budget ended before the training on all examples")
+    dropped = dataclasses.replace(tuning, ended="done")
+    assert AdviceKind.TIME not in kinds(advised(rising, tried=dropped).advice)
 
 
 def test_the_measurements_are_of_shares_and_real_sizes():

@@ -14,7 +14,14 @@ from collections.abc import Sequence
 
 from graft_server.domain.examples import Task
 from graft_server.domain.method import Method
-from graft_server.domain.report import Advice, AdviceKind, EvaluationMethod, Report, TuningReport
+from graft_server.domain.report import (
+    Advice,
+    AdviceKind,
+    EvaluationMethod,
+    Report,
+    TuningObjective,
+    TuningReport,
+)
 from graft_server.training.reporting.learning_curve import LEAST_EXAMPLES, Law
 from graft_server.training.reporting.tuning_gains import LIKE, MEASURED_WITH, SETS_LEAST, Gain, gains_like
 
@@ -170,12 +177,16 @@ def _after(tried: TuningReport, *, others: bool) -> list[Advice]:
             f"time_budget is too short for tuning {what}, so this was not tried. Give a longer one,{fewer}."
         )
         return [Advice(AdviceKind.TIME, text)]
+    seconds = 2 * max(tried.seconds, BUDGET_S)
+    if tried.ended == "time" and tried.objective is TuningObjective.CONTRASTIVE and not tried.kept:
+        text = "time_budget ended before the training on all examples, so that the tuning came to nothing. Give a longer one."
+        return [Advice(AdviceKind.TIME, text, cost_seconds=seconds)]
     if tried.ended == "time" and (tried.kept or not tried.measured):
         text = (
             f"The time_budget ended the tuning of {tried.unfrozen_layers} of {tried.layers} layers before it was done: "
             "a longer one may bring more."
         )
-        return [Advice(AdviceKind.TIME, text, cost_seconds=2 * max(tried.seconds, BUDGET_S))]
+        return [Advice(AdviceKind.TIME, text, cost_seconds=seconds)]
     return []
 
 
