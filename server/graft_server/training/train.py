@@ -33,6 +33,7 @@ from graft_server.training.reduced_precision import admit, reference_at
 from graft_server.training.reporting.advice import advised
 from graft_server.training.reporting.evaluated import evaluation_digest
 from graft_server.training.reporting.truncation import with_truncated
+from graft_server.training.reporting.unlabelled import with_strangers
 from graft_server.training.search import costs
 from graft_server.training.steps import Steps
 from graft_server.training.tasks.table import TRAINING
@@ -76,12 +77,13 @@ def train(payload: Training, place: Place, progress: OnProgress) -> Trained:
     features = stacked(training_set.telling, selection.head.view)
     check_parity(decode(head), graph, features)
     found = with_truncated(selection.report, training_set, rows, task.longest_input)
+    found = with_strangers(found, selection.head, training_set, seen.unlabelled)
     report = dataclasses.replace(
         found,
         data=seen.within(found.data),
         renewal=task.renewal,
         evaluation_digest=evaluation_digest(training_set, found.evaluation),
-        warnings=(*_renewed(task), *seen.warnings, *warnings, *found.warnings),
+        warnings=(*_renewed(task), *seen.warnings(found.unlabelled), *warnings, *found.warnings),
         seed=task.seed,
         method=Method.FROZEN,
         backbone=task.backbone,
