@@ -81,7 +81,8 @@ def snippets(kind: str) -> Source:
     """
     name = "tweets" if kind == "tweets" else f"{kind}Snippets"
     lines = [_decoded(it) for it in _rated().joinpath(f"{name}_GroundTruth.txt").read_bytes().splitlines()]
-    train, test = [], []
+    train: list[Row] = []
+    test: list[Row] = []
     for key, rating, text in (line.split("\t", 2) for line in lines):
         held_out = hashlib.sha256(key.partition("_")[0].encode()).digest()[0] < 0.4 * 256
         (test if held_out else train).append(Row(text.replace("''", '"').strip(), rating=float(rating)))

@@ -26,8 +26,8 @@ from graft_server.store.adaptations.segments import Record, Segment, encode_segm
 from graft_server.store.adaptations.store import AdaptationStore
 from graft_server.store.catalogue.catalogue import Catalogue
 from graft_server.store.catalogue.entries import MoveAlias
-from graft_server.store.catalogue.versions import read_manifest, write_version
-from graft_server.store.objects.formats import FIRST, FORMAT, stamped
+from graft_server.store.catalogue.versions import ADAPTER, HEAD, TOP, read_manifest, write_version
+from graft_server.store.objects.formats import ADAPTED, FIRST, FORMAT, MATCHED, stamped
 from graft_server.store.objects.objects import Objects
 
 START = Start(AdaptationSettings("minilm"), datetime(2026, 1, 2, tzinfo=UTC))
@@ -216,7 +216,7 @@ def test_newer_features_are_not_computed_again_over_what_is_there(objects):
     whole = len(header).to_bytes(4, "little") + header + b"1234"
     trailer = encode_features({"pooled": np.ones((1, 2), np.float16)})
     assert trailer.count(b"format\x01") == 1
-    for data in (whole, trailer.replace(b"format\x01", b"format\x03"), b"\x00\x00\x00\x01of no form"):
+    for data in (whole, trailer.replace(b"format\x01", b"format\x04"), b"\x00\x00\x00\x01of no form"):
         rewritten(objects, key, data)
         with pytest.raises(NewerError, match=key):
             store.features(segment, "e")
@@ -316,8 +316,8 @@ def test_only_what_an_older_release_would_misread_has_the_newer_format():
         Record(1, change=change, by_content=True),
         Record(1, change=change, renames="a/w/0"),
     ):
-        assert number([Record(1, change=change), matched]) == FORMAT
-    for pinned, expected in ((False, FIRST), (True, FORMAT)):
+        assert number([Record(1, change=change), matched]) == MATCHED
+    for pinned, expected in ((False, FIRST), (True, MATCHED)):
         assert json.loads(stamped(MoveAlias(START.created, "m", "live", 1, pinned)))["format"] == expected
 
 
@@ -325,8 +325,8 @@ def test_only_what_an_older_release_would_misread_has_the_newer_format():
     ("settings", "expected"),
     [
         (AdaptationSettings("minilm"), FIRST),
-        (AdaptationSettings("minilm", base_alias="live", match_content=True), FORMAT),
-        (AdaptationSettings("minilm", publish=PublishPolicy(promote=False)), FORMAT),
+        (AdaptationSettings("minilm", base_alias="live", match_content=True), MATCHED),
+        (AdaptationSettings("minilm", publish=PublishPolicy(promote=False)), MATCHED),
     ],
 )
 def test_an_adaptation_has_the_newer_format_where_an_older_release_would_do_something_else(
@@ -335,3 +335,11 @@ def test_an_adaptation_has_the_newer_format_where_an_older_release_would_do_some
     AdaptationStore.create(objects, "m", "a", replace(START, settings=settings))
     (key,) = [it for it in objects.keys("") if it.endswith("start.json")]
     assert json.loads(objects.get(key))["format"] == expected
+
+
+def test_a_version_with_an_adapter_is_not_for_releases_that_would_serve_it_without(objects):
+    def number(parts: dict[str, bytes]) -> int:
+        manifest = Manifest("m", "a", "c", "minilm", "e", (), (), 0, START.created)
+        return json.loads(objects.get(write_version(objects, manifest, parts).key))["format"]  # type: ignore[no-any-return]
+
+    assert [number({HEAD: b"", it: b""}) for it in (TOP, ADAPTER)] == [FIRST, ADAPTED]

@@ -229,7 +229,37 @@ def test_unlabelled_examples_are_left_out_with_a_warning(teach):
     report = result.report
     assert (report.classes, report.examples) == (3, 60)
     assert "2 examples were left out: they have no label." in report.warnings
-    assert report.data.unlabelled_examples == 2
+    assert report.data.unlabelled_examples == report.unlabelled.examples == 2
+    assert (report.unlabelled.used, report.unlabelled.kept) == (0, False)
+
+
+def test_unlabelled_examples_are_tried_without_copies_and_the_report_says_what_came_of_it(teach):
+    labelled = clusters(12)
+    unlabelled = [example(i, None) for i in range(100, 250)]
+    # A copy of a labelled input, two copies of one text, and one that does not count.
+    unlabelled += [
+        example(300, None, "Text 3!"),
+        example(301, None, "text 249"),
+        example(302, None, weight=0.0),
+    ]
+    rows = features([*labelled, *clusters(153)])
+    report = train(teach([*labelled, *unlabelled], rows=rows), teach.place, silent).report
+    assert (report.unlabelled.examples, report.unlabelled.used) == (153, 150)
+    assert report.examples == 12
+    said = [it for it in report.warnings if "they have no label" in it]
+    if report.unlabelled.kept:
+        assert report.head.kind.endswith("+self-trained")
+        assert said == []
+    else:
+        assert said == ["153 examples were left out: they have no label, and did not make the head better."]
+
+
+def test_an_examples_label_is_all_that_several_labels_and_values_learn_from(teach):
+    unlabelled = [example(i, None) for i in range(100, 250)]
+    values = [Example(f"id-{i}", Input(f"text {i}"), value=float(i)) for i in range(60)]
+    report = train(teach([*values, *unlabelled], task=Task.REGRESSION), teach.place, silent).report
+    assert (report.unlabelled.examples, report.unlabelled.used, report.unlabelled.kept) == (150, 0, False)
+    assert "150 examples were left out: they have no value." in report.warnings
 
 
 def test_labels_that_a_person_reads_as_one_are_asked_about_and_stay_apart(teach):

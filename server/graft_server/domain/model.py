@@ -46,7 +46,7 @@ class Manifest:
     created: datetime
     """The time of training, with a time zone."""
     below: int = 0
-    """If there is a part TOP: the number of the backbone's layers below it, which stay as they are."""
+    """If there is a part TOP or ADAPTER: the number of the backbone's layers below it, which stay as they are."""
     parts: dict[str, str] = field(default_factory=dict)
     """Part name to SHA-256; filled in by `write_version`."""
     task: Task = Task.DEFAULT

@@ -18,7 +18,7 @@ from graft_server.backbones.backbone import Backbone
 from graft_server.backbones.decoding.limits import Bounded, MediaLimits
 from graft_server.backbones.former import former, note
 from graft_server.backbones.graphs.cache import NOT_CACHED, EncoderCache
-from graft_server.backbones.graphs.contract import CUT, EXPORT, REDUCE, Cutting, Making
+from graft_server.backbones.graphs.contract import ADAPT, CUT, EXPORT, REDUCE, Cutting, Making
 from graft_server.backbones.preprocessing import Preprocessor
 from graft_server.backbones.source import open_backbone
 from graft_server.domain.errors import BackboneError, DomainError
@@ -270,6 +270,22 @@ class Loader:
                 for part in parts:
                     await asyncio.to_thread(self._cache.require, part)
         return parts
+
+    async def adapted(self, backbone: Backbone, layer: int) -> Path:
+        """The part of its graph above a cut, or for layer 0 all of it, with room for adapters, made if need be.
+
+        Raises:
+            BackboneError: It has no products that adapters could be added to.
+        """
+        if layer:
+            await self.cut(backbone, layer)
+        part = self._cache.adapted(backbone.encoder_id, layer)
+        async with self._cutting:
+            if not await self._settings.loading.run(self._cache.usable, part):
+                cutting = Cutting(self._name, backbone.encoder_id, self._cache.identity, layer)
+                await self.run(self._jobs, ADAPT.job(cutting), unwatched)
+                await asyncio.to_thread(self._cache.require, part)
+        return part
 
     async def run(self, jobs: Jobs, job: Job[P, R], on_progress: OnProgress) -> R:
         """Runs a job that needs graphs of this backbone; a worker whose cache lacks one gets it through the store.

@@ -472,6 +472,10 @@ class Trunk:
             parts = await self.cut(ref.below)
             below, above = [await self._settings.loading.run(loaded.graph_part, it) for it in parts]
             loaded.split_encoder.add_cut(ref.below, below, above)
+        if ref.adapted and not loaded.split_encoder.has_adapted(ref.below):
+            adapted = await self._require_loader().adapted(self.backbone, ref.below)
+            part = await self._settings.loading.run(loaded.graph_part, adapted)
+            loaded.split_encoder.add_adapted(ref.below, part)
         return await self._tuned_layers.get(ref, loaded.graph_part)
 
     def forget(self, ref: TunedLayersRef) -> None:

@@ -4,6 +4,9 @@ Rows of such models share a batch with rows of models on the frozen backbone. Th
 layers together; then each row goes through the upper layers of its own model. A model whose layers were all
 tuned shares only the batch's place in the queue.
 
+Where a model's tuned layers are an adapter (see `graphs.adapters`), they are the frozen ones and what is added to
+them: rows of all adapters at a cut, and of the frozen backbone, go through the upper layers together too.
+
 Graphs of tuned layers take megabytes, not kilobytes as heads do, so only requested ones are kept
 loaded, within a budget. Loading happens on a thread, beside the encoder: only requests for that model wait.
 """
@@ -17,12 +20,14 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
+from graft_server.backbones.graphs.adapters import Adapter, in_lanes, places_of, room_of
 from graft_server.backbones.graphs.cache import HIDDEN
 from graft_server.backbones.preprocessing import Arrays, Preprocessor
 from graft_server.backbones.text.preprocessor import is_packed
@@ -47,7 +52,9 @@ class TunedLayersRef:
     below: int
     """The number of the backbone's layers below them; 0: none."""
     read: Callable[[], bytes]
-    """Reads the graph; may raise DomainError."""
+    """Reads the graph, or the adapter; may raise DomainError."""
+    adapted: bool = False
+    """Whether it is an adapter."""
 
 
 class GraphPart:
@@ -56,6 +63,8 @@ class GraphPart:
     def __init__(self, graph: Path | bytes, *, device: str, threads: int) -> None:
         """Loads the graph; see `Encoder`."""
         self._session, self._device = open_session(graph, device, threads)
+        self.products = room_of({it.name: it.shape for it in self._session.get_inputs()})
+        """The products that have room for adapters: key to (in, out)."""
         self._inputs = {it.name: it.type for it in self._session.get_inputs()}
         self._outputs = [it.name for it in self._session.get_outputs()]
 
@@ -81,7 +90,8 @@ class TunedLayers:
     """Tuned layers, loaded."""
 
     below: int
-    part: GraphPart
+    part: GraphPart | Adapter
+    """What runs for them alone, or what is added to the layers that all share."""
 
 
 def _run(session: onnxruntime.InferenceSession, inputs: Mapping[str, Array], device: str) -> Sequence[Array]:
@@ -142,9 +152,16 @@ class TunedLayersCache:
         self._loaded_at.pop(key, None)
 
     async def _load(self, ref: TunedLayersRef, open_graph: Callable[[bytes], GraphPart]) -> TunedLayers:
-        graph = await asyncio.to_thread(ref.read)
-        tuned = TunedLayers(ref.below, await asyncio.to_thread(open_graph, graph))
-        self._loaded[ref.key] = tuned, round(MEMORY_FACTOR * len(graph))
+        data = await asyncio.to_thread(ref.read)
+        part: GraphPart | Adapter
+        if ref.adapted:
+            part = await asyncio.to_thread(Adapter.decode, ref.key, data)
+            size = part.nbytes
+        else:
+            part = await asyncio.to_thread(open_graph, data)
+            size = round(MEMORY_FACTOR * len(data))
+        tuned = TunedLayers(ref.below, part)
+        self._loaded[ref.key] = tuned, size
         self._loaded_at[ref.key] = time.monotonic()
         while len(self._loaded) > 1 and sum(size for _, size in self._loaded.values()) > self._budget:
             key = next(iter(self._loaded))
@@ -162,7 +179,19 @@ class SplitEncoder:
         self._collate = preprocessor.collate
         self._packed = is_packed(preprocessor)
         self._cuts: dict[int, tuple[GraphPart, GraphPart]] = {}
+        self._adapted: dict[int, GraphPart] = {}
+        """What is above a cut, or for 0 all of it, with room for adapters."""
         self._expired: set[int] = set()
+        self._expired_adapted: set[int] = set()
+
+    def has_adapted(self, layer: int) -> bool:
+        """Whether the part above a cut with room for adapters is loaded, and not to be loaded anew."""
+        return layer in self._adapted and layer not in self._expired_adapted
+
+    def add_adapted(self, layer: int, part: GraphPart) -> None:
+        """Puts the part above a cut with room for adapters in service."""
+        self._adapted[layer] = part
+        self._expired_adapted.discard(layer)
 
     def has_cut(self, layer: int) -> bool:
         """Whether the parts below and above a cut are loaded, and not to be loaded anew."""
@@ -171,6 +200,7 @@ class SplitEncoder:
     def expire_cut(self, layer: int) -> None:
         """Has the parts below and above a cut loaded anew before they are next asked for; until then they stay."""
         self._expired.add(layer)
+        self._expired_adapted.add(layer)
 
     def add_cut(self, layer: int, below: GraphPart, above: GraphPart) -> None:
         """Puts the parts below and above a cut in service."""
@@ -207,12 +237,13 @@ class SplitEncoder:
                 by_cut.setdefault(tuned.below, []).append(tuned)
         frozen = rows_of.get(None)
         shared = max(by_cut)
-        if frozen is not None and shared:
-            by_cut[shared].append(None)  # they pass the lower layers in any case
+        together = shared > 0 or any(isinstance(it.part, Adapter) for it in by_cut[0] if it is not None)
+        if frozen is not None and together:
+            by_cut[shared].append(None)  # they pass the lower layers, or the adapters' graph, in any case
         found: dict[TunedLayers | None, Features] = {}
         for cut, tuned_layers in by_cut.items():
             found |= self._through(cut, items, {tuned: rows_of[tuned] for tuned in tuned_layers})
-        if frozen is not None and not shared:
+        if frozen is not None and not together:
             found[None] = _spread(self.encode([items[row] for row in frozen]), frozen, len(items))
         return found
 
@@ -221,37 +252,77 @@ class SplitEncoder:
     ) -> dict[TunedLayers | None, Features]:
         """Encodes rows whose layers begin at the same cut."""
         found: dict[TunedLayers | None, Features] = {}
-        if not cut:
-            for tuned, rows in rows_of.items():
-                arrays = self._collate([items[row] for row in rows])
-                found[tuned] = _spread(cast("TunedLayers", tuned).part.run(arrays), rows, len(items))
-            return found
-        below, above = self._cuts[cut]
-        every = [items[row] for rows in rows_of.values() for row in rows]
-        inputs = self._collate(every)
-        lower = below.run(inputs)
-        hidden = lower.pop(HIDDEN)
+        passes = _passes(rows_of)
+        every = [items[row] for some in passes for it in some for row in rows_of[it]]
+        inputs: Arrays = self._collate(every)
+        lower: dict[str, Array] = self._cuts[cut][0].run(inputs) if cut else {}
+        hidden = lower.pop(HIDDEN, None)
         start = 0
-        for tuned, rows in rows_of.items():
-            # The rows of one model are adjacent.
+        for some in passes:
+            # The rows of one model are adjacent, and those of all adapters.
+            rows = np.concatenate([rows_of[it] for it in some])
             end = start + len(rows)
             arrays = self._part(every, inputs, hidden, start, end)
-            features = (above if tuned is None else tuned.part).run(arrays)
-            if tuned is None:
+            features = self._run(cut, some, rows_of, every[start:end], arrays)
+            if None in some:
                 features |= {view: array[start:end] for view, array in lower.items()}
-            found[tuned] = _spread(features, rows, len(items))
+            first = 0
+            for tuned in some:
+                last = first + len(rows_of[tuned])
+                own = {view: array[first:last] for view, array in features.items()}
+                found[tuned] = _spread(own, rows_of[tuned], len(items))
+                first = last
             start = end
         return found
 
+    def _run(
+        self,
+        cut: int,
+        some: Sequence[TunedLayers | None],
+        rows_of: Mapping[TunedLayers | None, NDArray[np.int64]],
+        items: Sequence[Any],
+        arrays: dict[str, Array],
+    ) -> dict[str, Array]:
+        """What the layers above a cut make of the rows of one model, or of several that have adapters."""
+        adapters = [_adapter(it) for it in some]
+        if not any(adapters):
+            (tuned,) = some
+            part = self._cuts[cut][1] if tuned is None else tuned.part
+            return cast("GraphPart", part).run(arrays)
+        part = self._adapted[cut]
+        each = places_of(items, arrays, packed=self._packed)
+        ends = np.cumsum([0, *(len(rows_of[it]) for it in some)])
+        places = [sum(each[start:end]) for start, end in pairwise(ends)]
+        return part.run({**arrays, **in_lanes(adapters, places, part.products)})
+
     def _part(
-        self, items: Sequence[Any], inputs: Arrays, hidden: Array, start: int, end: int
+        self, items: Sequence[Any], inputs: Arrays, hidden: Array | None, start: int, end: int
     ) -> dict[str, Array]:
         """Returns the inputs of a graph above the cut for some adjacent rows."""
+        if len(items) == end - start:
+            return {**inputs} if hidden is None else {**inputs, HIDDEN: hidden}
+        if hidden is None:
+            return {**self._collate(items[start:end])}
         if not self._packed:
             return {name: array[start:end] for name, array in inputs.items()} | {HIDDEN: hidden[start:end]}
         before = sum(map(len, items[:start]))
         tokens = slice(before, before + sum(map(len, items[start:end])))
         return {**self._collate(items[start:end]), HIDDEN: hidden[:, tokens]}
+
+
+def _passes(
+    rows_of: Mapping[TunedLayers | None, NDArray[np.int64]],
+) -> list[list[TunedLayers | None]]:
+    """What goes through the upper layers together, in the order of the rows: frozen ones go with adapters."""
+    adapted = [it for it in rows_of if _adapter(it) is not None]
+    if not adapted:
+        return [[it] for it in rows_of]
+    together: list[TunedLayers | None] = [*adapted, *(it for it in rows_of if it is None)]
+    return [together, *([it] for it in rows_of if it not in together)]
+
+
+def _adapter(tuned: TunedLayers | None) -> Adapter | None:
+    return tuned.part if tuned is not None and isinstance(tuned.part, Adapter) else None
 
 
 def _spread(features: Mapping[str, Array], rows: NDArray[np.int64], count: int) -> Features:

@@ -27,7 +27,7 @@ from graft_server.store.catalogue.versions import (
     HEAD,
     HEAD_ONNX,
     REPORT,
-    TOP,
+    has_tuned_layers,
     read_part,
     read_report,
     write_version,
@@ -55,7 +55,7 @@ def _redacted(objects: Objects, version: Written, erased: Sequence[Erased]) -> M
     manifest, report = read_report(objects, ref)
     parts = {name: read_part(objects, ref, manifest, name) for name in manifest.parts}
     head = decode(parts[HEAD])
-    if TOP in parts:
+    if has_tuned_layers(manifest):
         redacted = None if version.redacted else coarsened(head)
     else:
         features = _features(erased, manifest.encoder_id, head.view)

@@ -16,6 +16,8 @@ import onnx
 from numpy.typing import NDArray
 
 from graft_server.backbones.backbone import Backbone
+from graft_server.backbones.graphs.adapted import merged
+from graft_server.backbones.graphs.adapters import Adapter
 from graft_server.backbones.graphs.cache import HIDDEN, NOT_CACHED, EncoderCache
 from graft_server.backbones.graphs.cutting import joined
 from graft_server.backbones.preprocessing import Arrays, features_unread
@@ -41,7 +43,17 @@ from graft_server.exporting.runner.source import runner_source
 from graft_server.heads import Head, decode
 from graft_server.heads.novelty import ABSTAIN_ABOVE
 from graft_server.jobs.job import OnProgress, Place, Progress
-from graft_server.store.catalogue.versions import HEAD, HEAD_ONNX, REPORT, TOP, read_manifest, read_part
+from graft_server.store.catalogue.versions import (
+    ADAPTER,
+    HEAD,
+    HEAD_ONNX,
+    REPORT,
+    TOP,
+    has_tuned_layers,
+    read_manifest,
+    read_part,
+    version_folder,
+)
 from graft_server.store.handover import Handover
 from graft_server.store.objects.objects import Objects
 
@@ -123,13 +135,24 @@ def _encoder(
 ) -> tuple[Encoder | TunedEncoder, Path | onnx.ModelProto]:
     """The encoder as it serves the version, and a graph that is to do the same."""
     graph = _encoder_graph(task, manifest)
-    if TOP not in manifest.parts:
+    if not has_tuned_layers(manifest):
         return Encoder(graph, device="cpu", threads=0, collate=collate), graph
-    top = read_part(objects, task.manifest, manifest, TOP)
+    top = _top(task, manifest, objects)
     if not manifest.below:
         return TunedEncoder(None, top, collate), onnx.load_model_from_string(top)
     below = task.encoders.require(task.encoders.below(task.backbone.encoder_id, manifest.below))
     return TunedEncoder(below, top, collate), joined(onnx.load(str(below)), onnx.load_model_from_string(top))
+
+
+def _top(task: _Task, manifest: Manifest, objects: Objects) -> bytes:
+    """The graph of the tuned layers; what an adapter adds to the backbone's is merged into their weights."""
+    if TOP in manifest.parts:
+        return read_part(objects, task.manifest, manifest, TOP)
+    data = read_part(objects, task.manifest, manifest, ADAPTER)
+    adapter = Adapter.decode(version_folder(task.manifest) + ADAPTER, data)
+    cache, encoder_id = task.encoders, task.backbone.encoder_id
+    graph = cache.above(encoder_id, manifest.below) if manifest.below else cache.graph(encoder_id)
+    return merged(onnx.load(str(cache.require(graph))), adapter).SerializeToString()
 
 
 class TunedEncoder:
@@ -242,7 +265,7 @@ def _tokenizer(task: _Task) -> TextTokenizer:
 
 def _features_unread(manifest: Manifest, head: Head) -> InvalidError | None:
     """Returns why the version cannot answer features from a caller; None if it can."""
-    return features_unread(head.view, tuned=TOP in manifest.parts)
+    return features_unread(head.view, tuned=has_tuned_layers(manifest))
 
 
 def _preprocessing(task: _Task, manifest: Manifest, head: Head) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from graft_server.domain.examples import DIGEST_BYTES, Example, Input, Split
 from graft_server.domain.model import Manifest
 from graft_server.domain.wording import wording_digest
 from graft_server.store.adaptations.training_rows import read_reduced
-from graft_server.store.catalogue.versions import TOP
+from graft_server.store.catalogue.versions import has_tuned_layers
 from graft_server.store.objects.objects import ObjectMissingError, Objects
 from graft_server.training.examples.copies import copies_among
 from graft_server.training.examples.training_set import ClassifiedSet
@@ -126,7 +126,7 @@ def read_trained_on(objects: Objects, manifest: Manifest, examples: int, *, eras
         erased: Whether it may have been trained on examples that have since been erased.
     """
     # Of a tuned backbone's features none are stored.
-    compared = examples <= MAX_COMPARED and TOP not in manifest.parts
+    compared = examples <= MAX_COMPARED and not has_tuned_layers(manifest)
     for encoder_id in [manifest.encoder_id, ""] if compared else [""]:
         try:
             found, features = read_reduced(

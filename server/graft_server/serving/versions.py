@@ -41,7 +41,13 @@ from graft_server.sharing.background import Watchdog, paced, survived
 from graft_server.sharing.threads import Threads
 from graft_server.store.catalogue.catalogue import Catalogue
 from graft_server.store.catalogue.snapshot import Snapshot
-from graft_server.store.catalogue.versions import TOP, read_head, read_part
+from graft_server.store.catalogue.versions import (
+    ADAPTER,
+    TOP,
+    has_tuned_layers,
+    read_head,
+    read_part,
+)
 from graft_server.store.objects.objects import Objects
 
 _log = logging.getLogger(__name__)
@@ -276,10 +282,13 @@ class Versions:
         )
 
     def _tuned_layers_of(self, version: Version, manifest: Manifest) -> TunedLayersRef | None:
-        if TOP not in manifest.parts:
+        if not has_tuned_layers(manifest):
             return None
-        ref = version.manifest
-        return TunedLayersRef(ref.key, manifest.below, lambda: read_part(self._objects, ref, manifest, TOP))
+        ref, adapted = version.manifest, ADAPTER in manifest.parts
+        part = ADAPTER if adapted else TOP
+        return TunedLayersRef(
+            ref.key, manifest.below, lambda: read_part(self._objects, ref, manifest, part), adapted=adapted
+        )
 
     def _read_head(self, version: Version) -> tuple[Manifest, Head]:
         manifest, head = read_head(self._objects, version.manifest)

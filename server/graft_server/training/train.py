@@ -10,6 +10,7 @@ import dataclasses
 import time
 from datetime import UTC, datetime
 
+from graft_server.backbones.tuning_objects import TuningSet
 from graft_server.domain.errors import FaultError, StateError
 from graft_server.domain.examples import Kind, Label
 from graft_server.domain.method import Method
@@ -32,6 +33,7 @@ from graft_server.training.reduced_precision import admit, reference_at
 from graft_server.training.reporting.advice import advised
 from graft_server.training.reporting.evaluated import evaluation_digest
 from graft_server.training.reporting.truncation import with_truncated
+from graft_server.training.reporting.unlabelled import with_strangers
 from graft_server.training.search import costs
 from graft_server.training.steps import Steps
 from graft_server.training.tasks.table import TRAINING
@@ -75,12 +77,13 @@ def train(payload: Training, place: Place, progress: OnProgress) -> Trained:
     features = stacked(training_set.telling, selection.head.view)
     check_parity(decode(head), graph, features)
     found = with_truncated(selection.report, training_set, rows, task.longest_input)
+    found = with_strangers(found, selection.head, training_set, seen.unlabelled)
     report = dataclasses.replace(
         found,
         data=seen.within(found.data),
         renewal=task.renewal,
         evaluation_digest=evaluation_digest(training_set, found.evaluation),
-        warnings=(*_renewed(task), *seen.warnings, *warnings, *found.warnings),
+        warnings=(*_renewed(task), *seen.warnings(found.unlabelled), *warnings, *found.warnings),
         seed=task.seed,
         method=Method.FROZEN,
         backbone=task.backbone,
@@ -92,15 +95,17 @@ def train(payload: Training, place: Place, progress: OnProgress) -> Trained:
     parts = {HEAD: head, HEAD_ONNX: graph, REPORT: stamped(report)}
     described = _manifest(task, training_set, rows)
     manifest = write_version(objects, described, parts)
-    prepared, unprepared = "", "too_few"
+    unprepared, chosen = "too_few", None
     if task.tuning_folder:
-        prepared, unprepared = _prepare(objects, task, rows, selection, seed)
+        unprepared, chosen = _prepared(task, rows, selection, seed)
+    prepared = chosen.write(objects, task.tuning_folder) if chosen else ""
     progress(Progress("publishing", 1.0))
     return Trained(
         manifest=manifest,
         report=report,
         extension=described.extension,
         prepared=prepared,
+        objectives=chosen.objectives if chosen else (),
         unprepared=unprepared,
     )
 
@@ -179,20 +184,18 @@ def _read(objects: Objects, task: Training) -> Rows:
 def _is_tunable(task: Training, rows: Rows, report: Report) -> bool:
     """Whether the task, the number of examples and the inputs let a tuning of the backbone be tried."""
     tuning = TRAINING[task.task].tuning
-    if tuning is None or report.examples < tuning.least_examples:
+    if tuning is None or report.examples < min(tuning.least_examples, tuning.least_a_class * report.classes):
         return False
     return all(it.input.kind is not Kind.FEATURES for it in rows.examples)
 
 
-def _prepare(
-    objects: Objects, task: Training, rows: Rows, selection: Selection, seed: int
-) -> tuple[str, str]:
-    """The key of what a tuning is given, or why none can follow."""
+def _prepared(task: Training, rows: Rows, selection: Selection, seed: int) -> tuple[str, TuningSet | None]:
+    """What tunings are given, or why none can follow."""
     if any(it.input.kind is Kind.FEATURES for it in rows.examples):
-        return "", "features"
+        return "features", None
     tuning = TRAINING[task.task].tuning
     chosen = tuning.prepare(selection, seed=seed) if tuning is not None else None
-    return ("", "too_few") if chosen is None else (chosen.write(objects, task.tuning_folder), "")
+    return ("too_few" if chosen is None else ""), chosen
 
 
 def _manifest(task: Training, training_set: ExampleSet, rows: Rows) -> Manifest:

@@ -60,8 +60,8 @@ _ON_ITS_WAY = ".temporary"
 _HALF_MADE = re.compile(r"\..+|.+\.[0-9]+")
 """What older releases called what they had not finished."""
 _ABANDONED_S = 3600.0
-_CUT = re.compile(r"(?:above|below)-[0-9]+\.onnx")
-_ABOVE, _BELOW = "above-{}.onnx", "below-{}.onnx"
+_CUT = re.compile(r"(?:above|below|adapted)-[0-9]+\.onnx")
+_ABOVE, _BELOW, _ADAPTED = "above-{}.onnx", "below-{}.onnx", "adapted-{}.onnx"
 
 
 class EncoderCache:
@@ -102,6 +102,10 @@ class EncoderCache:
     def above(self, encoder_id: str, layer: int) -> Path:
         """Where the part above it is, or would be."""
         return self.graph(encoder_id).with_name(_ABOVE.format(layer))
+
+    def adapted(self, encoder_id: str, layer: int) -> Path:
+        """Where the part above it, or for layer 0 the whole, with room for adapters is, or would be."""
+        return self.graph(encoder_id).with_name(_ADAPTED.format(layer))
 
     def note(self, encoder_id: str) -> Path:
         """Where it is noted what the encoder is; see `former`."""

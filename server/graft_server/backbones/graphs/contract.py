@@ -59,3 +59,5 @@ REDUCE = JobType(
 """Makes the encoder in the backbone's precision of the exported one."""
 CUT = JobType("graft_server.backbones.graphs.cutting:cut_encoder", Cutting, Cut)
 """Cuts the encoder in two."""
+ADAPT = JobType("graft_server.backbones.graphs.adapted:adapt_encoder", Cutting, Cut)
+"""Gives the part of the encoder above a cut room for adapters; of layer 0: all of it."""

@@ -83,7 +83,7 @@ class Segment:
     def format_number(self) -> int:
         """The format that it is stored in: releases that know the first one alone would double matched examples."""
         matched = any(it.unchanged or it.renames or it.by_content for it in self.records)
-        return formats.FORMAT if matched else formats.FIRST
+        return formats.MATCHED if matched else formats.FIRST
 
     @property
     def next_ordinal(self) -> int:

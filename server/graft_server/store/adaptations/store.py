@@ -381,4 +381,4 @@ class AdaptationStore:
 def _format_number(start: Start) -> int:
     """Releases that know the first format alone would match no example by its content, and move `live`."""
     further = start.settings.match_content or not start.settings.publish.promote
-    return formats.FORMAT if further else formats.FIRST
+    return formats.MATCHED if further else formats.FIRST

@@ -40,7 +40,7 @@ class MoveAlias(msgspec.Struct, frozen=True, tag="move_alias"):
     @property
     def format_number(self) -> int:
         """The format that it is stored in: releases that know the first one alone would move a pinned alias."""
-        return formats.FORMAT if self.pinned else formats.FIRST
+        return formats.MATCHED if self.pinned else formats.FIRST
 
 
 class DeleteVersion(msgspec.Struct, frozen=True, tag="delete_version"):

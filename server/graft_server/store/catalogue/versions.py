@@ -15,7 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 from graft_server.domain.model import Manifest, ManifestRef
 from graft_server.domain.report import Report
-from graft_server.store.objects.formats import stamped
+from graft_server.store.objects.formats import ADAPTED, FIRST, stamped
 from graft_server.store.objects.objects import Objects, corrupt, decode_json
 
 HEAD = "head.bin"
@@ -24,6 +24,8 @@ HEAD_ONNX = "head.onnx"
 REPORT = "report.json"
 TOP = "top.onnx"
 """The tuned layers of the backbone, if any: a graph that ends in the features that the head reads."""
+ADAPTER = "adapter.npz"
+"""What is added to the backbone's layers instead, if it takes less to hold; see `backbones.graphs.adapters`."""
 
 
 def model_folder(model: str) -> str:
@@ -40,7 +42,8 @@ def write_version(objects: Objects, manifest: Manifest, parts: Mapping[str, byte
     for name, data in parts.items():
         objects.create(folder + name, data)
     digests = {name: hashlib.sha256(data).hexdigest() for name, data in parts.items()}
-    data = stamped(dataclasses.replace(manifest, parts=digests))
+    written = dataclasses.replace(manifest, parts=digests)
+    data = stamped(written, ADAPTED if ADAPTER in parts else FIRST)
     ref = ManifestRef(folder + "manifest.json", hashlib.sha256(data).hexdigest())
     objects.create(ref.key, data)
     return ref
@@ -71,6 +74,11 @@ def read_report(objects: Objects, ref: ManifestRef) -> tuple[Manifest, Report]:
     return manifest, decode_json(
         version_folder(ref) + REPORT, read_part(objects, ref, manifest, REPORT), Report
     )
+
+
+def has_tuned_layers(manifest: Manifest) -> bool:
+    """Whether the version's head reads features of tuned layers, in whatever form they are stored."""
+    return TOP in manifest.parts or ADAPTER in manifest.parts
 
 
 def remove_version(objects: Objects, ref: ManifestRef) -> None:

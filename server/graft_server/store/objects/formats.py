@@ -7,6 +7,8 @@ that have what is new: their type says so by a property `format_number`.
 2: segments whose examples are matched with those of a base, adaptations that match them or do not promote, and moves of
 an alias that pin it.
 
+3: manifests of versions with an adapter, which an older release would serve on the frozen backbone.
+
 An object that is whole, by its seal, and that this release does not know all the same, is a newer release's too: it
 is named as that, and nobody is told to restore it from a copy, which would lose the newer work.
 """
@@ -19,8 +21,10 @@ import msgspec
 
 from graft_server.domain.errors import UPGRADE, NewerError
 
-FORMAT = 2
+FORMAT = 3
 """The newest format that this release knows, of every kind of object."""
+MATCHED, ADAPTED = 2, 3
+"""The formats that objects with something new have: see above."""
 FIRST = 1
 """The format of what a release that knows no other one may read."""
 

@@ -11,16 +11,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from graft_server.domain.errors import StateError
-from graft_server.domain.examples import Example, Kind, Split
+from graft_server.domain.examples import Example, Input, Kind, Split
 from graft_server.domain.label_forms import looks_like_a_list, similar, spelled
 from graft_server.domain.names import shown
-from graft_server.domain.report import DataReport, SimilarLabels
+from graft_server.domain.report import DataReport, SimilarLabels, UnlabelledReport
 from graft_server.domain.wording import wording_digest
 from graft_server.store.adaptations.training_rows import Rows
 from graft_server.training.contract import LabelFeatures, Wanted
 from graft_server.training.examples.training_set import ExampleSet
 
 _NOTHING = "There is nothing to train on"
+UNLABELLED = 2_000
+"""The most inputs without a target that are looked at: the newest. With more, training takes more than twice as long on
+77 classes; what they add falls with the logarithm of their number."""
 NAMED = 5
 """The most groups of similar labels that a warning names."""
 
@@ -94,12 +97,18 @@ class Seen:
     target: str = "label"
     """What an example of the task carries."""
 
-    @property
-    def warnings(self) -> list[str]:
-        """The same in sentences."""
+    def warnings(self, tried: UnlabelledReport | None = None) -> list[str]:
+        """The same in sentences.
+
+        Args:
+            tried: What training made of examples without a target.
+        """
         warnings = []
-        if self.unlabelled:
-            warnings.append(f"{self.unlabelled:,} examples were left out: they have no {self.target}.")
+        if self.unlabelled and (tried is None or not tried.kept):
+            in_vain = ", and did not make the head better" if tried is not None and tried.used else ""
+            warnings.append(
+                f"{self.unlabelled:,} examples were left out: they have no {self.target}{in_vain}."
+            )
         if self.others:
             others = "their labels are not among the closed ones"
             warnings.append(f"{self.others:,} examples were left out: {others}.")
@@ -159,6 +168,11 @@ def assembled(rows: Rows, wanted: Wanted, build: Build[Set], nothing: NothingToT
         "wordings": tuple(wording_digest(it.input) for it in examples),
         "recorded": all(it.input.kind in (Kind.IMAGE, Kind.AUDIO) for it in examples),
     }
+    left_out = set(labelled) - set(kept)
+    known = {*shared["input_digests"], *shared["wordings"]}.union(
+        *(_same(rows.examples[i].input) for i in left_out)
+    )
+    shared["unlabelled"] = _unlabelled(rows, known) if len(labelled) < len(rows.examples) else {}
     seen = Seen(
         unlabelled=len(rows.examples) - len(labelled),
         others=len(labelled) - len(kept),
@@ -169,6 +183,34 @@ def assembled(rows: Rows, wanted: Wanted, build: Build[Set], nothing: NothingToT
         target=nothing.target,
     )
     return build(examples, wanted, shared), seen
+
+
+def _unlabelled(rows: Rows, known: set[bytes]) -> dict[str, NDArray[np.float16]]:
+    """Returns the features of the newest inputs without a target, oldest first, none of them a copy of another one.
+
+    A copy of a labelled input says nothing new, and where it is held out, heads must not know where it lies.
+
+    Args:
+        rows: The rows of a lineage.
+        known: Digests of the labelled inputs.
+    """
+    kept: list[int] = []
+    for i in reversed(range(len(rows.examples))):
+        it = rows.examples[i]
+        if it.labelled or not it.weight > 0 or not known.isdisjoint(same := _same(it.input)):
+            continue
+        if not all(np.isfinite(array[i]).all() for array in rows.features.values()):
+            continue
+        known |= same
+        kept.append(i)
+        if len(kept) == UNLABELLED:
+            break
+    return {view: array[kept[::-1]] for view, array in rows.features.items()} if kept else {}
+
+
+def _same(value: Input) -> set[bytes]:
+    """Digests of which copies share one."""
+    return {value.digest(), wording_digest(value)} - {b""}
 
 
 def reasons(refused: Mapping[str, int]) -> str:

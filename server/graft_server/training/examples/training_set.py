@@ -6,7 +6,7 @@ Tasks whose targets are no classes have sets of their own; see `training.tasks`.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,6 +37,9 @@ class ExampleSet:
     """The ids of the examples whose target a person has confirmed."""
     recorded: bool = False
     """Whether the inputs come from a camera or a microphone: such come in series."""
+    unlabelled: Mapping[str, NDArray[np.float16]] = field(default_factory=dict)
+    """View name to features of shape (m, d) of inputs without a target, oldest first; empty where there are none. None
+    is a copy of another one, or of an example with a target."""
 
     def __len__(self) -> int:
         return len(self.ids)

@@ -116,6 +116,9 @@ class Trial:
     """The last temperature that was applied."""
     fit: Callable[[], tuple[Member, ...]]
     """Fits the members on all rows."""
+    of_others: Callable[[Array], Array] | None = None
+    """From features of other inputs, shape (m, d), to their calibrated probabilities by the head without each fold,
+    shape (folds, m, k); None where nobody asks."""
 
 
 def settled(trial: Trial) -> Trial:
@@ -162,6 +165,10 @@ def prototypes(problem: Problem, measure: Measure) -> Trial:
         bias = np.zeros(problem.classes, np.float32)
         return (Member(LinearMap(np.ascontiguousarray(_directions(total).T), bias), temperature, 1.0),)
 
+    def of_others(features: Array) -> Array:
+        without = [features @ _directions(total - sums[fold]).T for fold in range(problem.folds)]
+        return _calibrated(np.stack(without), temperature)
+
     return Trial(
         "prototypes",
         problem,
@@ -170,6 +177,7 @@ def prototypes(problem: Problem, measure: Measure) -> Trial:
         softmax(logits / np.float32(temperature)),
         temperature,
         fit,
+        of_others,
     )
 
 
@@ -190,8 +198,21 @@ def names_alone(problem: Problem, names: Array, measure: Measure, scale: float) 
     def fit() -> tuple[Member, ...]:
         return (Member(LinearMap(weight, np.zeros(problem.classes, np.float32)), temperature, 1.0),)
 
+    def of_others(features: Array) -> Array:
+        found = softmax(features @ weight / np.float32(temperature))
+        return np.broadcast_to(found, (problem.folds, *found.shape))
+
     probabilities = softmax(logits / np.float32(temperature))
-    return Trial("zero-shot", problem, {"label_names": 1.0}, logits, probabilities, temperature, fit)
+    return Trial(
+        "zero-shot", problem, {"label_names": 1.0}, logits, probabilities, temperature, fit, of_others
+    )
+
+
+def _calibrated(logits: Array, temperature: float) -> Array:
+    """Probabilities of shape (folds, m, k)."""
+    for one in logits:
+        one[:] = softmax(one / np.float32(temperature))
+    return logits
 
 
 def _settings(problem: Problem, **settings: float) -> dict[str, float]:
@@ -267,8 +288,10 @@ class LogisticTrials:
 
         _ = problem.axes  # made once, before the threads ask for it
         side_by_side(solve, range(0, problem.folds, at_once))
-        near = logistic.mean_of(logistic.stacked([self._last[fold] for fold in range(problem.folds)]))
+        without = logistic.stacked([self._last[fold] for fold in range(problem.folds)])
+        near = logistic.mean_of(without)
         temperature = self.measure.temperature(logits)
+        rotation, centre = problem.axes.rotation, problem.axes.centre
 
         def fit() -> tuple[Member, ...]:
             solution = logistic.fit(
@@ -285,9 +308,20 @@ class LogisticTrials:
             bias = solution.bias[0] - problem.axes.centre @ weight
             return (Member(LinearMap(weight, bias), temperature, 1.0),)
 
+        def of_others(features: Array) -> Array:
+            coordinates = (features - centre) @ rotation
+            return _calibrated(np.matmul(coordinates, without.weight) + without.bias[:, None], temperature)
+
         probabilities = softmax(logits / np.float32(temperature))
         return Trial(
-            "logistic", problem, _settings(problem, C=strength), logits, probabilities, temperature, fit
+            "logistic",
+            problem,
+            _settings(problem, C=strength),
+            logits,
+            probabilities,
+            temperature,
+            fit,
+            of_others,
         )
 
 
@@ -300,6 +334,10 @@ def kernel(problem: Problem, measure: Measure, ridge: float) -> Trial:
     def fit() -> tuple[Member, ...]:
         return (Member(kernel_ridge.fit(ridge), temperature, 1.0),)
 
+    def of_others(features: Array) -> Array:
+        scores = problem.kernel.of_others(features, ridge)
+        return _calibrated(log_softplus(scores, SOFTNESS), temperature)
+
     return Trial(
         "kernel",
         problem,
@@ -308,6 +346,7 @@ def kernel(problem: Problem, measure: Measure, ridge: float) -> Trial:
         softmax(logits / np.float32(temperature)),
         temperature,
         fit,
+        of_others,
     )
 
 
@@ -320,6 +359,12 @@ def blend(one: Trial, other: Trial, measure: Measure) -> Trial:
     def fit() -> tuple[Member, ...]:
         return tuple(replace(member, share=0.5) for trial in (one, other) for member in trial.fit())
 
+    def of_others(features: Array) -> Array:
+        assert one.of_others is not None and other.of_others is not None  # noqa: S101, PT018 - all kinds above have one
+        both: Array = (one.of_others(features) + other.of_others(features)) / np.float32(2)
+        np.log(np.maximum(both, np.float32(LEAST_PROBABILITY)), out=both)
+        return _calibrated(both, temperature)
+
     return Trial(
         f"{one.kind}+{other.kind}",
         one.problem,
@@ -328,4 +373,5 @@ def blend(one: Trial, other: Trial, measure: Measure) -> Trial:
         softmax(mean / np.float32(temperature)),
         temperature,
         fit,
+        of_others,
     )

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from graft_server.domain.views import POOLED
 from graft_server.training.examples.folded import Examples
+from graft_server.training.search import self_training
 from graft_server.training.search.candidates import (
     NEVER,
     LogisticTrials,
@@ -26,7 +27,7 @@ from graft_server.training.search.candidates import (
 def on_other_folds(
     trial: Trial, examples: Examples, fold_of: NDArray[np.int32], folds: int, measured: NDArray[np.bool_]
 ) -> Trial:
-    """Returns a head of the same kind and settings, trained without other folds.
+    """Returns a head of the same kind and settings, trained without other folds, and on labelled examples alone.
 
     Args:
         trial: A head that was tried on the examples.
@@ -38,7 +39,8 @@ def on_other_folds(
     names = np.full(len(trial.problem.labels) - len(fold_of), NEVER, np.int32)
     problem = replace(trial.problem, fold_of=np.concatenate([fold_of, names]), folds=folds)
     measure = Measure(measured, examples.labels, examples.weights, examples.soft)
-    parts = [_part(kind, problem, trial.settings, examples, measure) for kind in trial.kind.split("+")]
+    kinds = [kind for kind in trial.kind.split("+") if kind != self_training.KIND]
+    parts = [_part(kind, problem, trial.settings, examples, measure) for kind in kinds]
     return parts[0] if len(parts) == 1 else blend(parts[0], parts[1], measure)
 
 

@@ -128,6 +128,22 @@ class KernelRidge:
         side_by_side(hold_out, [fold for fold in self._of_fold if fold >= 0])
         return scores
 
+    def of_others(self, features: Array, ridge: float) -> Array:
+        """Returns scores of other rows, shape (folds, m, k), by the regression without each fold.
+
+        Args:
+            features: shape (m, d).
+            ridge: The penalty.
+        """
+        kernel = gaussian_kernel(features, self._landmarks.astype(np.float32), self._gamma)
+
+        def without(fold: int) -> Array:
+            scores: Array = kernel @ self._weight(self._total.without(self._of_fold[fold]), ridge)
+            self._tick()
+            return scores + self._means
+
+        return np.stack(side_by_side(without, [fold for fold in sorted(self._of_fold) if fold >= 0]))
+
     def fit(self, ridge: float) -> KernelMap:
         """Returns the regression on all rows."""
         weight = self._weight(self._total.copy(), ridge)

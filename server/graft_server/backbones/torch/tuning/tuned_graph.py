@@ -72,7 +72,7 @@ def write(
         # The exporter merges weights that begin equal, and normalisations into what they follow.
         _log.info("the tuned layers are exported anew: %s", error.message)
         _export(model, hidden, preprocessor, path)
-    features = _features(path, examples, hidden, preprocessor, threads=threads, told=told)
+    features = features_of(path, examples, hidden, preprocessor, threads=threads, told=told)
     _check(model, examples, hidden, preprocessor, features)
     return features.astype(np.float16)
 
@@ -120,7 +120,7 @@ class _Features(torch.nn.Module):
         return features
 
 
-def _features(
+def features_of(
     graph: Path,
     examples: Examples,
     hidden: Hidden | None,

@@ -6,6 +6,8 @@ duplicates or their group.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 from graft_server.domain.report import HeadChoice
@@ -18,6 +20,7 @@ from graft_server.training.reporting.look_alikes import with_look_alikes
 from graft_server.training.search import costs
 from graft_server.training.search.candidates import Trial
 from graft_server.training.search.search import Search
+from graft_server.training.search.unlabelled import with_unlabelled
 from graft_server.training.steps import Steps
 from graft_server.training.tasks.single_label.report import report_of
 from graft_server.training.tasks.task import Selection
@@ -40,7 +43,7 @@ def select_single_label(train: ClassifiedSet, *, seed: int, steps: Steps | None 
     with steps.step(costs.checking(len(train))):
         parts = parts_of(train, seed)
     examples = examples_in(train, parts, seed)
-    judged = Search(examples, steps).best()
+    judged, unlabelled = with_unlabelled(examples, Search(examples, steps).best(), steps)
     chosen = judged[0].trial
     steps.begin("fitting")
     with steps.step(costs.fitting(len(parts.rows), chosen.problem.features.shape[1], len(train.classes))):
@@ -55,7 +58,7 @@ def select_single_label(train: ClassifiedSet, *, seed: int, steps: Steps | None 
     steps.begin("measuring", 3, "parts")
     report = report_of(examples, chosen.problem, head, choice, out_of_fold=chosen.probabilities, steps=steps)
     with steps.step(costs.figures(len(examples.rows))):
-        report = with_look_alikes(report, examples, chosen)
+        report = replace(with_look_alikes(report, examples, chosen), unlabelled=unlabelled)
     return Selection(head, report, examples, chosen.probabilities)
 
 
