@@ -179,7 +179,7 @@ def _after(tried: TuningReport, *, others: bool) -> list[Advice]:
         return [Advice(AdviceKind.TIME, text)]
     seconds = 2 * max(tried.seconds, BUDGET_S)
     if tried.ended == "time" and tried.objective is TuningObjective.CONTRASTIVE and not tried.kept:
-        text = "time_budget ended before the training on all examples, so the tuning came to nothing. Give a longer one."
+        text = "time_budget ended before the training on all examples, and nothing came of it. Give a longer one."
         return [Advice(AdviceKind.TIME, text, cost_seconds=seconds)]
     if tried.ended == "time" and (tried.kept or not tried.measured):
         text = (
