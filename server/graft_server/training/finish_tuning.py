@@ -166,12 +166,7 @@ def _came_to_nothing(tried: TuningReport, *, auto: bool) -> Iterator[str]:
     contrastive = tried.objective is TuningObjective.CONTRASTIVE
     if tried.ended == "failed":
         yield f"The method {tried.method} failed; the server's log has the details."
-    elif contrastive and tried.ended == "time":
-        yield (
-            f"time_budget ended before the training on all examples, so the method {tried.method} came to nothing. "
-            "Give a longer one."
-        )
-    elif contrastive:
+    elif contrastive:  # where the time was over, the advice says so
         # Of what `auto` tried and dropped, the figures say it all.
         if tried.ended in ("done", "no_gain") and not tried.kept and not auto:
             yield f"The method {tried.method} improved nothing on held-out examples."
