@@ -20,6 +20,7 @@ import graft
 from graft_server.training.tasks.single_label.noise import is_beyond_noise
 
 SHORT = graft.FineTuning(unfrozen_layers=1, epochs=1)
+UNLABELLED = ("is there a student discount?", "the app does not open on my phone")
 
 
 @pytest.fixture(scope="module")
@@ -30,8 +31,9 @@ def client(server) -> Iterator[graft.Client]:
 
 @pytest.fixture(scope="module")
 def partial(client: graft.Client, intents: list[tuple[str, str]]) -> graft.AdaptResult:
-    """A version with two tuned layers; before it there is a frozen one."""
-    return client.adapt("tests/partial", intents, method="partial", fine_tuning=graft.FineTuning(epochs=2))
+    """A version with two tuned layers, and two unlabelled examples; before it there is a frozen one."""
+    rows = [*intents, *map(graft.Example, UNLABELLED)]
+    return client.adapt("tests/partial", rows, method="partial", fine_tuning=graft.FineTuning(epochs=2))
 
 
 def test_a_partial_version_answers_from_its_tuned_layers(client, partial, intents):
@@ -81,6 +83,12 @@ def test_tuned_and_frozen_models_are_asked_side_by_side(client, partial, few_mod
         np.testing.assert_allclose(
             [it.probability for it in scores], [it.probability for it in alone[name]], atol=1e-4
         )
+
+
+def test_stored_examples_are_ranked_by_what_tuned_layers_make_of_them(client, partial, few):
+    found = client.suggest(partial.model, [few[0][0]], stored=True, n=9)
+    assert (found.version, found.candidates) == (partial.version, len(UNLABELLED) + 1)
+    assert {it.input for it in found} <= {few[0][0], *UNLABELLED}
 
 
 def test_another_server_serves_tuned_layers_from_the_store(server, serve, client, partial):
