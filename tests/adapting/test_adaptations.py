@@ -18,7 +18,7 @@ from graft_server.adapting.publishing.pace import Pace
 from graft_server.adapting.publishing.queue import CANCELLED
 from graft_server.adapting.session import Session
 from graft_server.adapting.work import Reason, Work
-from graft_server.domain.adaptation import AdaptationSettings, StartRequest
+from graft_server.domain.adaptation import AdaptationSettings, FineTuning, StartRequest
 from graft_server.domain.errors import (
     DomainError,
     IdleError,
@@ -28,7 +28,6 @@ from graft_server.domain.errors import (
     StoreError,
 )
 from graft_server.domain.examples import Change, Example, Input
-from graft_server.domain.method import Method
 from graft_server.domain.model import ManifestRef
 from graft_server.domain.report import Evaluation, EvaluationMethod, HeadChoice, Report
 from graft_server.domain.stream import Accepted, Progress, Reconnect
@@ -271,9 +270,9 @@ def test_a_tuning_is_not_lost_where_what_it_left_cannot_be_deleted(bench, stuck_
             per_class=(),
         )
         done = Trained(manifest=ManifestRef("manifest", "0" * 64), report=report)
-        plan = Plan((), 6, epochs=1, learning_rate=1e-4, layer_decay=0.9, time_budget_s=0.0, auto=False)
+        plan = Plan((), 6, FineTuning(), time_budget_s=0.0, auto=False)
 
-        async def kept(_: Method, better: Finished) -> Finished:
+        async def kept(_: str, better: Finished) -> Finished:
             return better
 
         made = await it.publisher.tuner.tune(

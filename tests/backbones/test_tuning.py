@@ -187,7 +187,7 @@ def test_a_checkpoint_of_garbage_begins_anew_and_goes(tmp_path):
 
     layer = torch.nn.Linear(2, 2)
     optimizer = torch.optim.AdamW(layer.parameters())
-    checkpoint = Checkpoint(tmp_path / "checkpoint.pt", "fingerprint")
+    checkpoint = Checkpoint(tmp_path / "checkpoint.pt", "fingerprint", State)
     checkpoint.save(State(step=3), weights=layer.state_dict(), best=layer.state_dict(), optimizer=optimizer)
     whole = checkpoint.path.read_bytes()
     assert checkpoint.load(optimizer)[0].step == 3
@@ -221,7 +221,7 @@ def test_a_checkpoint_of_a_newer_release_is_neither_read_nor_written_over(tmp_pa
     path = tmp_path / "checkpoint.pt"
     torch.save({"format": 2, "fingerprint": "fingerprint", "shards": [1]}, path)
     newer = path.read_bytes()
-    checkpoint = Checkpoint(path, "fingerprint")
+    checkpoint = Checkpoint(path, "fingerprint", State)
     assert checkpoint.load(optimizer) is None
     checkpoint.save(State(step=3), weights=layer.state_dict(), best=layer.state_dict(), optimizer=optimizer)
     assert path.read_bytes() == newer

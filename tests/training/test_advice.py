@@ -10,7 +10,7 @@ import pytest
 
 from graft_server.domain.examples import Task
 from graft_server.domain.method import Method
-from graft_server.domain.report import Advice, AdviceKind, Report, TuningReport
+from graft_server.domain.report import Advice, AdviceKind, Report, TuningObjective, TuningReport
 from graft_server.training.reporting import tuning_gains
 from graft_server.training.reporting.advice import OF_FROZEN, advised
 from graft_server.training.reporting.tuning_gains import GAINS, Gain, gains_like
@@ -108,7 +108,7 @@ def test_what_a_time_budget_may_bring_comes_from_sets_about_as_hard_and_as_large
     assert "may bring 8.0 points of accuracy (0.0 to 20.0): 2 of 3 measurements" in time.text
     assert "time_budget of 180 seconds" in time.text
     (unlike,) = advised(dataclasses.replace(report, accuracy=0.1), tunable=True).advice
-    assert (unlike.expected_gain, "was not tried" in unlike.text) == (0.0, True)
+    assert (unlike.expected_gain, "pays where meaning is not topic" in unlike.text) == (0.0, True)
     good = advised(dataclasses.replace(report, accuracy=0.99), tunable=True)
     assert AdviceKind.TIME not in kinds(good.advice)
 
@@ -133,6 +133,16 @@ def test_after_a_tuning_that_is_kept_the_forecast_is_said_to_be_the_frozen_heads
         labels, time = sorted(tuned.advice, key=lambda it: it.kind)
         assert labels.text.count(OF_FROZEN) == 1
         assert (time.cost_seconds, "ended the tuning of 6 of 6 layers" in time.text) == (140.0, True)
+
+
+def test_a_budget_that_ended_between_the_folds_asks_for_a_longer_one(rising):
+    tuning = TuningReport(
+        *(Method.FULL, False, "time", 6, 6), measured=50, objective=TuningObjective.CONTRASTIVE, seconds=20.0
+    )
+    (time,) = [it for it in advised(rising, tried=tuning).advice if it.kind is AdviceKind.TIME]
+    assert time.text.startswith("time_budget ended before the training on all examples")
+    dropped = dataclasses.replace(tuning, ended="done")
+    assert AdviceKind.TIME not in kinds(advised(rising, tried=dropped).advice)
 
 
 def test_the_measurements_are_of_shares_and_real_sizes():

@@ -35,8 +35,9 @@ from graft_server.training.examples.folded import examples_of
 from graft_server.training.finish_tuning import finish
 from graft_server.training.reporting.advice import advised
 from graft_server.training.search.evidence import mean_and_variance
+from graft_server.training.tasks.single_label.noise import STANDARD_ERRORS, is_beyond_noise
 from graft_server.training.tasks.single_label.selection import select_single_label
-from graft_server.training.tasks.single_label.tuning import STANDARD_ERRORS, is_beyond_noise, prepare
+from graft_server.training.tasks.single_label.tuning import prepare
 
 DONE = Tuned(ended="done", best=1, parameters=10, examples_per_s=5.0)
 FOLDER = "tunings/m/1/c/"

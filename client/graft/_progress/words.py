@@ -94,6 +94,9 @@ def _count(told: Told) -> str:
 
 
 def _tuning(metrics: Mapping[str, float]) -> str:
+    if "training" in metrics and "trainings" in metrics:
+        loss = f", loss {metrics['train_loss']:.3f}" if metrics.get("train_loss") else ""
+        return f", training {metrics['training']:.0f} of {metrics['trainings']:.0f}{loss}"
     if "epoch" not in metrics:
         return ""
     epochs = f" of {metrics['epochs']:.0f}" if "epochs" in metrics else ""

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from graft_server.backbones.decoding.limits import MediaLimits
 from graft_server.domain.model import Source
-from graft_server.domain.report import TuningPoint
+from graft_server.domain.report import TuningObjective, TuningPoint
 from graft_server.jobs.job import JobType
 
 
@@ -17,12 +17,17 @@ class Recipe:
     below: int = 0
     """How many of its layers stay as they are; 0: all is tuned."""
     epochs: int = 4
+    """0, for a contrastive tuning: as many as suit the examples."""
     learning_rate: float = 1e-4
-    """Of the last layer."""
+    """Of the last layer; 0, for a contrastive tuning: the usual one."""
     layer_decay: float = 0.9
+    """0, for a contrastive tuning: the usual one."""
     seed: int = 0
     seconds: float = 0.0
     """How long it may take; 0: until it is done."""
+    objective: TuningObjective = TuningObjective.CROSS_ENTROPY
+    to_the_end: bool = False
+    """Whether a contrastive one goes on where the first folds show no gain."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,7 +55,8 @@ class Tuned:
 
     ended: str
     """"done", "no_gain", "time", "no_time" (not one epoch would have fitted) or "diverged"; of one that was not run
-    why, of one that raised an error "failed"."""
+    why, of one that raised an error "failed". A contrastive one ends in "no_gain" where the first folds lose
+    clearly."""
     history: tuple[TuningPoint, ...] = ()
     """The evaluations, first that of the start."""
     best: int = 0
@@ -69,9 +75,15 @@ class Tuned:
     """What it took, before it was resumed too."""
     made: str = ""
     """The key of the `TunedParts`; "": nothing was made."""
+    folds: int = 0
+    """How many folds were held out, one after the other; 0: it was no cross-fitting."""
+    learning_rate: float = 0.0
+    """The one that was used, where the recipe left it open."""
+    label_names: bool = False
+    """Whether the names of the labels were members of their classes."""
 
 
 EXAMPLES_GONE = "EXAMPLES_GONE"
 """The reason of the FaultError where examples were erased between the choice of the head and the tuning."""
 TUNE = JobType("graft_server.backbones.torch.tuning.job:tune", Tuning, Tuned, fresh=True)
-"""Tunes the upper layers of a backbone, from the head that was found on its frozen features."""
+"""Tunes the upper layers of a backbone, or all of them."""

@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from graft_server.domain.report import TuningObjective
 from graft_server.store.objects.formats import FIRST, require_format
 from graft_server.store.objects.objects import Objects
 
@@ -55,6 +56,25 @@ class TuningSet:
     """shape (m, k): what the frozen head says of the examples to measure on, without having seen them."""
     bound: NDArray[np.int64] | None = None
     """shape (n,): equal for examples that are copies of each other or of one group; None where nobody wrote it."""
+    fold_of: NDArray[np.int32] | None = None
+    """shape (n,): the fold of cross-fitting in which each is held out, from 0; -1: left out. None: there are too few
+    examples for a contrastive tuning, or so many that it is none's turn."""
+    out_of_fold: Array | None = None
+    """shape (n, k): what the frozen head says of each example without having seen it; rows that are left out are 0.
+    None together with `fold_of`."""
+    soft: Array | None = None
+    """shape (n, k): the targets, where some are distributions."""
+    names: tuple[str, ...] = ()
+    """The label of each class, in words, with its description if it has one; () where nobody wrote them."""
+
+    @property
+    def objectives(self) -> tuple[TuningObjective, ...]:
+        """What a tuning of them may learn by."""
+        suits = {
+            TuningObjective.CONTRASTIVE: self.fold_of is not None,
+            TuningObjective.CROSS_ENTROPY: bool((self.part == Part.MEASURE).any()),
+        }
+        return tuple(it for it, does in suits.items() if does)
 
     def write(self, objects: Objects, folder: str) -> str:
         """Creates the object, and returns its key."""
@@ -69,8 +89,15 @@ class TuningSet:
             "bias": bias,
             "frozen": self.frozen,
         }
-        if self.bound is not None:
-            arrays["bound"] = self.bound
+        optional = {
+            "bound": self.bound,
+            "fold_of": self.fold_of,
+            "out_of_fold": self.out_of_fold,
+            "soft": self.soft,
+        }
+        arrays.update({name: it for name, it in optional.items() if it is not None})
+        if self.names:
+            arrays["names"] = np.frombuffer(json.dumps(self.names).encode(), np.uint8)
         return _create(objects, folder, "examples.npz", _packed(arrays))
 
     @classmethod
@@ -79,7 +106,14 @@ class TuningSet:
         found = _unpacked(objects, key)
         ids = tuple(json.loads(found.pop("ids").tobytes()))
         head = found.pop("weight"), found.pop("bias")
-        return cls(ids=ids, head=head, **{name: it for name, it in found.items() if name in cls.__slots__})
+        names = found.pop("names", None)
+        named = () if names is None else tuple(json.loads(names.tobytes()))
+        return cls(
+            ids=ids,
+            head=head,
+            names=named,
+            **{name: it for name, it in found.items() if name in cls.__slots__},
+        )
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -87,11 +121,15 @@ class TunedParts:
     """What a tuning made, but for the tuned graph, which may be large and lies beside it."""
 
     features: NDArray[np.float16]
-    """shape (n, d): the tuned graph's features of all examples."""
+    """shape (n, d): the tuned graph's features of all examples; shape (0, d), where cross-fitting showed a loss, so
+    that there is no graph."""
     head: tuple[Array, Array]
     """The head that was tuned along: weight, shape (d, k), and bias, shape (k,)."""
     top_bytes: int = 0
     """The size of the tuned graph."""
+    by_fold: NDArray[np.float16] | None = None
+    """shape (f, n, d): features of all examples by a backbone that was tuned without fold 0, 1 to f - 1; None: none
+    was held out so."""
 
     def write(self, objects: Objects, folder: str, top: bytes) -> str:
         """Creates the objects, and returns the key of this one.
@@ -99,7 +137,8 @@ class TunedParts:
         Args:
             objects: The store.
             folder: The prefix of the tuning's objects.
-            top: The tuned graph: from the hidden states at the cut, or from the encoder's inputs, to "pooled".
+            top: The tuned graph: from the hidden states at the cut, or from the encoder's inputs, to "pooled"; b"":
+                there is none.
         """
         weight, bias = self.head
         arrays: dict[str, NDArray[Any]] = {
@@ -108,15 +147,19 @@ class TunedParts:
             "bias": bias,
             "top_bytes": np.array(len(top)),
         }
+        if self.by_fold is not None:
+            arrays["by_fold"] = self.by_fold
         key = _create(objects, folder, "tuned.npz", _packed(arrays))
-        objects.create(_top_key(key), top, lasting=False)
+        if top:
+            objects.create(_top_key(key), top, lasting=False)
         return key
 
     @classmethod
     def read(cls, objects: Objects, key: str) -> TunedParts:
         """Reads the object. Raises ObjectMissingError or CorruptError."""
         found = _unpacked(objects, key)
-        return cls(found["features"], (found["weight"], found["bias"]), int(found["top_bytes"]))
+        head = found["weight"], found["bias"]
+        return cls(found["features"], head, int(found["top_bytes"]), found.get("by_fold"))
 
 
 def read_top(objects: Objects, key: str) -> bytes:

@@ -9,7 +9,7 @@ from graft_server.domain.examples import Label, Task
 from graft_server.domain.extension import Extension
 from graft_server.domain.method import Method
 from graft_server.domain.model import ManifestRef, Source
-from graft_server.domain.report import Renewal, Report
+from graft_server.domain.report import Renewal, Report, TuningObjective
 from graft_server.jobs.job import JobType
 
 
@@ -90,6 +90,8 @@ class Trained(Made):
 
     prepared: str = ""
     """The key of the `TuningSet` for a tuning; "": none can follow, or none was asked for."""
+    objectives: tuple[TuningObjective, ...] = (TuningObjective.CROSS_ENTROPY,)
+    """What tunings may learn by: what the examples suffice for, and are not too many for."""
     unprepared: str = ""
     """Why none can follow: "too_few" examples, or some are "features" already."""
 
@@ -119,6 +121,8 @@ class Finishing:
     learning_rate: float = 0.0
     seconds: float = 0.0
     """What tuning took."""
+    objective: TuningObjective = TuningObjective.CROSS_ENTROPY
+    """What it learned by."""
     tuned: Tuned
     """What came of it."""
 

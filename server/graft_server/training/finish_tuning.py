@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
+from collections.abc import Iterator
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +16,7 @@ from graft_server.backbones.tuning_objects import (
 from graft_server.domain.method import Method
 from graft_server.domain.report import (
     Report,
+    TuningObjective,
     TuningReport,
 )
 from graft_server.heads import decode, encode
@@ -60,17 +62,21 @@ def finish(payload: Finishing, place: Place, progress: OnProgress) -> Finished:
         unfrozen_layers=task.layers - task.below,
         layers=task.layers,
         parameters=tuned.parameters,
-        learning_rate=task.learning_rate,
+        learning_rate=tuned.learning_rate or task.learning_rate,
         diverged=tuned.diverged,
         seconds=task.seconds,
         examples_per_second=tuned.examples_per_s,
         history=tuned.history,
+        objective=task.objective,
+        label_names=tuned.label_names,
+        folds=tuned.folds,
     )
     tuning = TRAINING[manifest.task].tuning
-    measured = tuning.measure(objects, task, tried) if tuning is not None and tuned.made else None
-    tried = measured.report if measured else tried
+    measured = None
+    if tuning is not None and tuned.made:
+        tried, measured = tuning.measure[task.objective](objects, task, tried)
     key = ""
-    if measured is not None and tried.kept:
+    if measured is not None:
         parts = _parts(measured, read_top(objects, tuned.made))
         key = write_probabilities(objects, task.folder, measured.of_measured)
         names = tuple(label.name for label in manifest.labels)
@@ -80,8 +86,8 @@ def finish(payload: Finishing, place: Place, progress: OnProgress) -> Finished:
         manifest = dataclasses.replace(manifest, below=task.below)
     else:
         parts = {it: read_part(objects, task.best, manifest, it) for it in manifest.parts if it != REPORT}
-    least = tuning.least_examples if tuning is not None else 0
-    report = _with_tuning(report, tried, least)
+    least = (tuning.least_a_class, tuning.least_examples) if tuning is not None else (0, 0)
+    report = _with_tuning(report, tried, least, auto=task.auto)
     report = dataclasses.replace(
         report,
         training_duration_s=report.training_duration_s + task.seconds + time.monotonic() - started,
@@ -92,13 +98,14 @@ def finish(payload: Finishing, place: Place, progress: OnProgress) -> Finished:
     return Finished(manifest=ref, report=report, extension=manifest.extension, kept=tried.kept, measured=key)
 
 
-def _with_tuning(report: Report, tried: TuningReport, least: int) -> Report:
+def _with_tuning(report: Report, tried: TuningReport, least: tuple[int, int], *, auto: bool) -> Report:
     """The report of the best version so far, with a tuning more: what was kept comes first, and then the last.
 
     Args:
         report: The report.
         tried: The tuning.
-        least: How many examples one takes.
+        least: How many examples one takes: of a class on average, or in all.
+        auto: Whether it was the server's own choice to try it.
     """
     before = report.tuning
     others = report.other_tunings
@@ -106,7 +113,7 @@ def _with_tuning(report: Report, tried: TuningReport, least: int) -> Report:
         tuning, others = before, (*others, tried)
     else:
         tuning, others = tried, others if before is None else (*others, before)
-    warnings = (*_warnings(tried, report, least), *report.warnings)
+    warnings = (*_warnings(tried, report, least, auto=auto), *report.warnings)
     told = dataclasses.replace(report, tuning=tuning, other_tunings=others, warnings=warnings)
     return advised(told, tried=tried)
 
@@ -117,7 +124,7 @@ def _parts(measured: TunedHead, top: bytes) -> dict[str, bytes]:
     return {HEAD: head, HEAD_ONNX: graph, TOP: top}
 
 
-def _warnings(tried: TuningReport, report: Report, least: int) -> tuple[str, ...]:
+def _warnings(tried: TuningReport, report: Report, least: tuple[int, int], *, auto: bool) -> tuple[str, ...]:
     """What a person should know of a tuning; the report is that of what serves now."""
     warnings = []
     serves = (
@@ -127,8 +134,9 @@ def _warnings(tried: TuningReport, report: Report, least: int) -> tuple[str, ...
     )
     if tried.ended == "too_few":
         warnings.append(
-            f"The backbone was not tuned: {least} training examples that are not duplicates or of one group "
-            f"are needed, and there are {report.examples:,}. {serves}"
+            f"The backbone was not tuned: {least[0]} training examples of a class on average, or {least[1]} training "
+            "examples in all, that are not duplicates or of one group are needed, and there are "
+            f"{report.examples:,} of {report.classes:,} classes. {serves}"
         )
     if tried.ended == "features":
         warnings.append(
@@ -144,13 +152,23 @@ def _warnings(tried: TuningReport, report: Report, least: int) -> tuple[str, ...
             f"Training diverged {tried.diverged} times: it went back to its best state and on more slowly. Give a "
             f"learning_rate below {tried.learning_rate:g}."
         )
-    if tried.ended == "failed":
-        warnings.append(f"The method {tried.method} failed; the server's log has the details. {serves}")
-    elif not tried.measured and tried.ended not in ("too_few", "features", "no_time"):
-        warnings.append(f"The method {tried.method} improved nothing on held-out examples. {serves}")
+    warnings += [f"{nothing} {serves}" for nothing in _came_to_nothing(tried, auto=auto)]
     if tried.measured and tried.kept and tried.tuned_log_loss >= tried.frozen_log_loss:
         warnings.append(
             f"On {tried.measured:,} held-out examples the tuned version is no better than the frozen one (log-loss "
             f"{tried.tuned_log_loss:.3f}, {tried.frozen_log_loss:.3f}): the method auto would not have kept it."
         )
     return tuple(warnings)
+
+
+def _came_to_nothing(tried: TuningReport, *, auto: bool) -> Iterator[str]:
+    """Says that a tuning that was begun made no version, where its figures do not."""
+    contrastive = tried.objective is TuningObjective.CONTRASTIVE
+    if tried.ended == "failed":
+        yield f"The method {tried.method} failed; the server's log has the details."
+    elif contrastive:  # where the time was over, the advice says so
+        # Of what `auto` tried and dropped, the figures say it all.
+        if tried.ended in ("done", "no_gain") and not tried.kept and not auto:
+            yield f"The method {tried.method} improved nothing on held-out examples."
+    elif not tried.measured and tried.ended not in ("too_few", "features", "no_time"):
+        yield f"The method {tried.method} improved nothing on held-out examples."

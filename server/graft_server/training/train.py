@@ -10,6 +10,7 @@ import dataclasses
 import time
 from datetime import UTC, datetime
 
+from graft_server.backbones.tuning_objects import TuningSet
 from graft_server.domain.errors import FaultError, StateError
 from graft_server.domain.examples import Kind, Label
 from graft_server.domain.method import Method
@@ -94,15 +95,17 @@ def train(payload: Training, place: Place, progress: OnProgress) -> Trained:
     parts = {HEAD: head, HEAD_ONNX: graph, REPORT: stamped(report)}
     described = _manifest(task, training_set, rows)
     manifest = write_version(objects, described, parts)
-    prepared, unprepared = "", "too_few"
+    unprepared, chosen = "too_few", None
     if task.tuning_folder:
-        prepared, unprepared = _prepare(objects, task, rows, selection, seed)
+        unprepared, chosen = _prepared(task, rows, selection, seed)
+    prepared = chosen.write(objects, task.tuning_folder) if chosen else ""
     progress(Progress("publishing", 1.0))
     return Trained(
         manifest=manifest,
         report=report,
         extension=described.extension,
         prepared=prepared,
+        objectives=chosen.objectives if chosen else (),
         unprepared=unprepared,
     )
 
@@ -181,20 +184,18 @@ def _read(objects: Objects, task: Training) -> Rows:
 def _is_tunable(task: Training, rows: Rows, report: Report) -> bool:
     """Whether the task, the number of examples and the inputs let a tuning of the backbone be tried."""
     tuning = TRAINING[task.task].tuning
-    if tuning is None or report.examples < tuning.least_examples:
+    if tuning is None or report.examples < min(tuning.least_examples, tuning.least_a_class * report.classes):
         return False
     return all(it.input.kind is not Kind.FEATURES for it in rows.examples)
 
 
-def _prepare(
-    objects: Objects, task: Training, rows: Rows, selection: Selection, seed: int
-) -> tuple[str, str]:
-    """The key of what a tuning is given, or why none can follow."""
+def _prepared(task: Training, rows: Rows, selection: Selection, seed: int) -> tuple[str, TuningSet | None]:
+    """What tunings are given, or why none can follow."""
     if any(it.input.kind is Kind.FEATURES for it in rows.examples):
-        return "", "features"
+        return "features", None
     tuning = TRAINING[task.task].tuning
     chosen = tuning.prepare(selection, seed=seed) if tuning is not None else None
-    return ("", "too_few") if chosen is None else (chosen.write(objects, task.tuning_folder), "")
+    return ("too_few" if chosen is None else ""), chosen
 
 
 def _manifest(task: Training, training_set: ExampleSet, rows: Rows) -> Manifest:

@@ -10,9 +10,9 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 from graft_server.adapting import announcing
@@ -23,6 +23,7 @@ from graft_server.backbones.tunings import Tunings
 from graft_server.domain.adaptation import AdaptationSettings, FineTuning
 from graft_server.domain.errors import DomainError, DrainingError, InvalidError, StoreError
 from graft_server.domain.method import Method
+from graft_server.domain.report import TuningObjective
 from graft_server.domain.stream import Progress
 from graft_server.domain.tasks.table import TASKS
 from graft_server.encoding.trunk import Trunk
@@ -41,12 +42,14 @@ MOST_EPOCHS = 100
 HIGHEST_RATE = 0.1
 FIRST_SHARE = 0.35
 """Of a time budget, what the first of two tunings may take: about what it takes beside the other."""
+LEAST_SHARE = 0.1
+"""With less of a time budget left, no further tuning is begun."""
 TUNED = 0.9
 """How much of a tuning is done when the process that tunes has ended."""
 USUAL_S = 300.0
 """What a tuning is taken to need, without a time budget, before it knows better."""
 
-OnBetter = Callable[[Method, Finished], Awaitable[Finished]]
+OnBetter = Callable[[str, Finished], Awaitable[Finished]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +60,15 @@ class Attempt:
     """PARTIAL or FULL."""
     below: int
     """How many of the backbone's layers stay as they are."""
+    objective: TuningObjective = TuningObjective.CROSS_ENTROPY
+    """What it learns by."""
+
+    @property
+    def name(self) -> str:
+        """What the catalogue calls a version on the way that it made."""
+        if self.objective is TuningObjective.CROSS_ENTROPY:
+            return str(self.method)
+        return f"{self.objective}-{self.method}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,15 +76,23 @@ class Plan:
     """What is tuned of a backbone, and how."""
 
     attempts: tuple[Attempt, ...]
-    """What is tried, one after the other."""
+    """What may be tried, one after the other: `suited` says what is, once the examples are known."""
     layers: int
     """How many the backbone has."""
-    epochs: int
-    learning_rate: float
-    layer_decay: float
+    asked: FineTuning
+    """0 in it: the default of what is tried."""
     time_budget_s: float
     auto: bool
     """Whether the tuned version is kept only if it is better than the frozen one beyond noise."""
+
+    def suited(self, objectives: Sequence[TuningObjective]) -> tuple[Attempt, ...]:
+        """What is tried with examples from which so can be learned; none without any.
+
+        With `auto` all of it, the contrastive one first, which takes few examples; a method that was asked for is tried
+        once, by a head if the examples suffice to hold some out.
+        """
+        suited = tuple(it for it in self.attempts if it.objective in objectives)
+        return suited if self.auto else suited[-1:]
 
 
 def plan_of(settings: AdaptationSettings, backbone: Backbone) -> Plan | None:
@@ -92,12 +112,11 @@ def plan_of(settings: AdaptationSettings, backbone: Backbone) -> Plan | None:
         attempts.append(Attempt(Method.PARTIAL, layers - unfrozen))
     if not attempts or (auto and not asked.unfrozen_layers):
         attempts.append(full)
+    contrastive = replace(attempts[-1], objective=TuningObjective.CONTRASTIVE)
     return Plan(
-        attempts=tuple(attempts),
+        attempts=(contrastive, *attempts),
         layers=layers,
-        epochs=asked.epochs or EPOCHS,
-        learning_rate=asked.learning_rate or LEARNING_RATE,
-        layer_decay=asked.layer_decay or LAYER_DECAY,
+        asked=asked,
         time_budget_s=settings.time_budget_s,
         auto=auto,
     )
@@ -178,16 +197,21 @@ class Tuner:
             frozen: What the job that found the frozen head returned.
             pace: Told how far it is; has the parts of `parts_of`.
             on_better: Publishes what is better than anything before, if more is tried after it: awaited with its
-                method and what is returned of it, and gives the latter with the parts that are to be built on.
+                name and what is returned of it, and gives the latter with the parts that are to be built on.
 
         Raises:
             DomainError: The backbone cannot be tuned; with the plan `auto` what is best so far is kept instead.
         """
         best: Made = frozen
         spent, best_measured = 0.0, ""
-        attempts = plan.attempts if frozen.prepared else plan.attempts[:1]
+        attempts = list(plan.suited(frozen.objectives) if frozen.prepared else plan.attempts[:1])
+        pace.plan(
+            {
+                **{name: it for name, it in pace.parts.items() if not _is_part(name)},
+                **parts_of(plan, attempts),
+            }
+        )
         for number, attempt in enumerate(attempts):
-            last = number == len(attempts) - 1
             left = plan.time_budget_s and max(plan.time_budget_s - spent, 0.001)
             part = _part(number)
             started = time.monotonic()
@@ -201,7 +225,7 @@ class Tuner:
                     limits=trunk.limits,
                     prepared=frozen.prepared,
                     folder=folder,
-                    recipe=_recipe(plan, attempt, store, left if last else left * FIRST_SHARE),
+                    recipe=_recipe(plan, attempt, store, left * _share_of(attempts[number:])),
                 )
                 tuned = await self._run(payload, trunk, commit_id, plan, partial(pace.told, part))
             took = max(time.monotonic() - started, tuned.seconds)
@@ -216,20 +240,22 @@ class Tuner:
                 below=attempt.below,
                 auto=plan.auto,
                 seed=store.start.settings.seed % (1 << 64),
-                learning_rate=plan.learning_rate,
+                learning_rate=plan.asked.learning_rate or LEARNING_RATE,
+                objective=attempt.objective,
                 seconds=took,
                 tuned=tuned,
             )
             finished = await self.jobs.run(FINISH.job(finishing, store.model), unwatched)
             for tried in filter(None, (finished.report.tuning, *finished.report.other_tunings)):
-                if tried.method is attempt.method:
+                if (tried.method, tried.objective) == (attempt.method, attempt.objective):
                     announcing.tuned(store, commit_id, tried)
             pace.told(part, 1.0, Progress(stage="selecting"))
             spent += took
             best_measured = finished.measured or best_measured
-            best = await on_better(attempt.method, finished) if finished.kept and not last else finished
-        for number in range(len(attempts), len(plan.attempts)):
-            pace.told(_part(number), 1.0, Progress(stage="selecting"))
+            if plan.time_budget_s and plan.time_budget_s - spent < LEAST_SHARE * plan.time_budget_s:
+                del attempts[number + 1 :]
+            last = number == len(attempts) - 1
+            best = await on_better(attempt.name, finished) if finished.kept and not last else finished
         await self.clear(folder)
         return best
 
@@ -306,28 +332,54 @@ def _tolerant() -> Iterator[None]:
 
 
 def _recipe(plan: Plan, attempt: Attempt, store: AdaptationStore, seconds: float) -> Recipe:
+    asked, contrastive = plan.asked, attempt.objective is TuningObjective.CONTRASTIVE
     return Recipe(
         below=attempt.below,
-        epochs=plan.epochs,
-        learning_rate=plan.learning_rate,
-        layer_decay=plan.layer_decay,
+        epochs=asked.epochs or (0 if contrastive else EPOCHS),
+        learning_rate=asked.learning_rate or (0.0 if contrastive else LEARNING_RATE),
+        layer_decay=asked.layer_decay or (0.0 if contrastive else LAYER_DECAY),
         seed=store.start.settings.seed,
         seconds=seconds,
+        objective=attempt.objective,
+        to_the_end=not plan.auto,
     )
 
 
-def parts_of(plan: Plan | None) -> dict[str, Part]:
-    """The parts of a commit's work that tunings are, by name, in order; none without a plan."""
+def parts_of(plan: Plan | None, attempts: Sequence[Attempt] | None = None) -> dict[str, Part]:
+    """The parts of a commit's work that tunings are, by name, in order; none without a plan.
+
+    Args:
+        plan: What may be tried.
+        attempts: What is tried of it; None: that is not known yet.
+    """
     if plan is None:
         return {}
-    last = len(plan.attempts) - 1
-    shares = [1.0] if not last else [*[FIRST_SHARE / last] * last, 1 - FIRST_SHARE]
-    budget_s = plan.time_budget_s
-    return {
-        _part(number): Part(share * (budget_s or USUAL_S), known=bool(budget_s))
-        for number, share in enumerate(shares)
-    }
+    coming = plan.attempts if attempts is None else attempts
+    left_s, parts = plan.time_budget_s or USUAL_S, {}
+    for number in range(len(coming)):
+        # What a contrastive one leaves of its time is not known: with others after it, it is taken to need half.
+        share = min(_share_of(coming[number:]), 1.0 if number == len(coming) - 1 else 0.5)
+        parts[_part(number)] = Part(share * left_s, known=bool(plan.time_budget_s))
+        left_s -= share * left_s
+    return parts
+
+
+def _share_of(attempts: Sequence[Attempt]) -> float:
+    """The share of the time that is left that the first of some attempts may take.
+
+    A contrastive one may take all of it, and does not: it ends with its steps. Where it suits the examples, it is the
+    one that most is expected of.
+    """
+    first = attempts[0].objective is TuningObjective.CROSS_ENTROPY and len(attempts) > 1
+    return FIRST_SHARE if first else 1.0
+
+
+_PART = "tuning "
 
 
 def _part(number: int) -> str:
-    return f"tuning {number}"
+    return f"{_PART}{number}"
+
+
+def _is_part(name: str) -> bool:
+    return name.startswith(_PART)

@@ -84,9 +84,9 @@ class _Entered:
         name = commit_id if renewal is None else renewed_name(commit_id, trunk.encoder_id)
         return cls(name, renewal, time.monotonic())
 
-    def part(self, method: Method) -> _Entered:
+    def part(self, part: str) -> _Entered:
         """Returns it for a version on the way: no commit's own id has a slash, and no encoder's a method's name."""
-        return replace(self, name=f"{self.name}/{method}")
+        return replace(self, name=f"{self.name}/{part}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -279,16 +279,16 @@ class Publisher:
         if plan is None:
             return result
 
-        async def enter(method: Method, better: M) -> M:
-            version = await uncancelled(self._enter(store, entered.part(method), better, read_at))
+        async def enter(part: str, better: M) -> M:
+            version = await uncancelled(self._enter(store, entered.part(part), better, read_at))
             # It may have been published before a restart: then those parts are there, and the new ones are not.
             return replace(better, manifest=version.manifest)
 
-        async def enter_tuned(method: Method, better: Finished) -> Finished:
-            return await enter(method, better)
+        async def enter_tuned(part: str, better: Finished) -> Finished:
+            return await enter(part, better)
 
         if result.prepared and (plan.auto or not self._answers(store.model)):
-            result = await enter(Method.FROZEN, result)  # something to use within seconds
+            result = await enter(str(Method.FROZEN), result)  # something to use within seconds
         return await self.tuner.tune(
             store,
             trunk,

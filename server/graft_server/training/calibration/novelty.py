@@ -49,6 +49,7 @@ def fit_novelty(
     fold_of: NDArray[np.int32],
     *,
     seed: int,
+    by_fold: NDArray[np.float16] | None = None,
 ) -> Novelty:
     """Fits the novelty of a head.
 
@@ -59,9 +60,11 @@ def fit_novelty(
         measured: shape (n,): whether that model knew the example's class.
         fold_of: shape (n,): the fold of each example, at least two different ones.
         seed: The seed of the anchors' first places.
+        by_fold: shape (f, n, d): features of the examples by a backbone that was not trained on fold 0, 1 to f - 1, if
+            backbones were; examples of further folds are not measured.
     """
     anchors = _anchors(features, labels, seed)
-    similarities = _held_out_similarities(features, labels, fold_of, seed)
+    similarities = _held_out_similarities(features, labels, fold_of, seed, by_fold)
     told = measured & ~_twins(features, anchors.own)
     if not told.any():
         # Classes of one example each: the distance of examples to others of their class is unknown.
@@ -107,19 +110,25 @@ def _lloyd(features: Array, wanted: int, rng: np.random.Generator) -> tuple[Arra
 
 
 def _held_out_similarities(
-    features: Array, labels: NDArray[np.int32], fold_of: NDArray[np.int32], seed: int
+    features: Array,
+    labels: NDArray[np.int32],
+    fold_of: NDArray[np.int32],
+    seed: int,
+    by_fold: NDArray[np.float16] | None,
 ) -> Array:
-    """The largest product with an anchor of the other folds, shape (n,)."""
-    best = np.empty(len(features), np.float32)
+    """The largest product with an anchor of the other folds, shape (n,); 0 for those of folds without features."""
+    best = np.zeros(len(features), np.float32)
 
     def hold_out(fold: int) -> None:
         others = fold_of != fold
-        directions = _anchors(features[others], labels[others], seed).directions
+        of = features if by_fold is None else by_fold[fold].astype(np.float32)
+        directions = _anchors(of[others], labels[others], seed).directions
         held_out = np.flatnonzero(~others)
         for rows in np.array_split(held_out, -(-len(held_out) // ROWS_AT_ONCE)):
-            best[rows] = (features[rows] @ directions.T).max(axis=1)
+            best[rows] = (of[rows] @ directions.T).max(axis=1)
 
-    side_by_side(hold_out, np.unique(fold_of).tolist())
+    folds = [it for it in np.unique(fold_of).tolist() if by_fold is None or it < len(by_fold)]
+    side_by_side(hold_out, folds)
     return best
 
 

@@ -14,9 +14,16 @@ from collections.abc import Sequence
 
 from graft_server.domain.examples import Task
 from graft_server.domain.method import Method
-from graft_server.domain.report import Advice, AdviceKind, EvaluationMethod, Report, TuningReport
+from graft_server.domain.report import (
+    Advice,
+    AdviceKind,
+    EvaluationMethod,
+    Report,
+    TuningObjective,
+    TuningReport,
+)
 from graft_server.training.reporting.learning_curve import LEAST_EXAMPLES, Law
-from graft_server.training.reporting.tuning_gains import LIKE, SETS_LEAST, Gain, gains_like
+from graft_server.training.reporting.tuning_gains import LIKE, MEASURED_WITH, SETS_LEAST, Gain, gains_like
 
 LEAST_GAIN = 0.01
 """What gains less than a point is not worth an advice."""
@@ -60,7 +67,8 @@ def labels_advice(law: Law | None, examples: int, task: Task) -> tuple[Advice, .
     )
     if examples > A_HUNDRED:
         text += f", a hundred more {_points(law.gain(1 + A_HUNDRED / examples)[0])}"
-    return (Advice(AdviceKind.LABELS, text + ".", gain, low, high, cost_examples=examples),)
+    text += ". SuggestExamples says which of the unlabelled ones to begin with."
+    return (Advice(AdviceKind.LABELS, text, gain, low, high, cost_examples=examples),)
 
 
 def advised(
@@ -86,7 +94,7 @@ def advised(
     if labels is None and not flat and report.examples < LEAST_EXAMPLES:
         advice.append(_more_to_tell(report.examples))
     if tried is not None:
-        advice += _after(tried)
+        advice += _after(tried, others=any(it.measured for it in _tunings(report)))
     elif tunable and not follows and measured and wrong > LEAST_WRONG:
         advice.append(_time(report, wrong))
     known = not (tunable or follows or _unfinished(tried))
@@ -103,7 +111,11 @@ def _figure(report: Report) -> float:
 
 
 def _kept(report: Report) -> bool:
-    return any(it.kept for it in (report.tuning, *report.other_tunings) if it is not None)
+    return any(it.kept for it in _tunings(report))
+
+
+def _tunings(report: Report) -> list[TuningReport]:
+    return [*report.other_tunings, *([report.tuning] if report.tuning is not None else [])]
 
 
 def _unfinished(tried: TuningReport | None) -> bool:
@@ -131,9 +143,8 @@ def _time(report: Report, wrong: float) -> Advice:
     gains = gains_like(a_class, 1 - wrong)
     if len(gains) < SETS_LEAST:
         text = (
-            "Tuning the backbone was not tried. It pays where meaning is not topic (kinds of questions, feelings, "
-            f"tone): with a time_budget of {BUDGET_S:.0f} seconds or more the method auto tries it, and keeps what "
-            "gains."
+            f"With a time_budget of {BUDGET_S:.0f} seconds or more the method auto tunes the backbone, too, and keeps "
+            "what gains: that pays where meaning is not topic (kinds of questions, feelings, tone)."
         )
         return Advice(AdviceKind.TIME, text, cost_seconds=BUDGET_S)
     low, high = min(it.gain for it in gains), max(it.gain for it in gains)
@@ -143,8 +154,8 @@ def _time(report: Report, wrong: float) -> Advice:
     text = (
         f"A time_budget of {seconds:.0f} seconds, in which the method auto tunes the backbone, may bring "
         f"{_points(mean)} of accuracy ({_range(low, high, '')}): {gained} of {len(gains)} measurements of sets about "
-        f"as hard (a frozen accuracy within {100 * LIKE:.0f} points of this one's) gained a point or more. What gains "
-        "nothing beyond noise is not kept."
+        f"as hard (a frozen accuracy within {100 * LIKE:.0f} points of this one's), with {MEASURED_WITH}, gained a "
+        "point or more. What gains nothing beyond noise is not kept."
     )
     return Advice(AdviceKind.TIME, text, mean, low, high, cost_seconds=seconds)
 
@@ -155,9 +166,9 @@ def _budget(gains: Sequence[Gain], examples: int) -> float:
     return BUDGET_S * max(1, math.ceil(BUDGET_MARGIN * slowest / BUDGET_S))
 
 
-def _after(tried: TuningReport) -> list[Advice]:
-    """What a tuning says about time."""
-    if tried.ended == "no_time":
+def _after(tried: TuningReport, *, others: bool) -> list[Advice]:
+    """What a tuning says about time; where others were measured, one that was not tried is no loss to speak of."""
+    if tried.ended == "no_time" and not others:
         what = "all layers" if tried.method is Method.FULL else f"{tried.unfrozen_layers} layers"
         fewer = (
             " or fewer unfrozen_layers" if tried.method is Method.PARTIAL else " or try the method partial"
@@ -166,12 +177,16 @@ def _after(tried: TuningReport) -> list[Advice]:
             f"time_budget is too short for tuning {what}, so this was not tried. Give a longer one,{fewer}."
         )
         return [Advice(AdviceKind.TIME, text)]
+    seconds = 2 * max(tried.seconds, BUDGET_S)
+    if tried.ended == "time" and tried.objective is TuningObjective.CONTRASTIVE and not tried.kept:
+        text = "time_budget ended before the training on all examples, so the tuning came to nothing. Give a longer one."
+        return [Advice(AdviceKind.TIME, text, cost_seconds=seconds)]
     if tried.ended == "time" and (tried.kept or not tried.measured):
         text = (
             f"The time_budget ended the tuning of {tried.unfrozen_layers} of {tried.layers} layers before it was done: "
             "a longer one may bring more."
         )
-        return [Advice(AdviceKind.TIME, text, cost_seconds=2 * max(tried.seconds, BUDGET_S))]
+        return [Advice(AdviceKind.TIME, text, cost_seconds=seconds)]
     return []
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
 
@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from graft_server.backbones.tuning_objects import TuningSet
-from graft_server.domain.report import Report, TuningReport
+from graft_server.domain.report import Report, TuningObjective, TuningReport
 from graft_server.heads import Head
 from graft_server.store.objects.objects import Objects
 from graft_server.training.contract import Finishing, Wanted
@@ -53,13 +53,11 @@ def none_by_names(wanted: Wanted) -> None:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class TunedHead:
-    """A head on tuned features, measured."""
+    """A head on tuned features that is kept."""
 
     head: Head
     features: Array
     """shape (n, d): of all examples."""
-    report: TuningReport
-    """Whether it is kept, and what it gained."""
     of_measured: Array
     """shape (m, k): what it says of the examples to measure on, for the next tuning to be compared with."""
     reported: Callable[[Report, tuple[str, ...]], Report]
@@ -73,15 +71,22 @@ class PrepareTuning(Protocol):
         """None if there are too few examples for one."""
 
 
+Measuring = Callable[[Objects, Finishing, TuningReport], tuple[TuningReport, TunedHead | None]]
+"""Returns what there is to say of a tuning, and whether it is kept; and the head, if it is."""
+
+
 @dataclass(frozen=True, slots=True)
 class TuningTask:
     """What comes before and after a tuning of the backbone."""
 
     least_examples: int
-    """With fewer there is none."""
+    """With fewer there is none that holds examples out for good."""
+    least_a_class: int
+    """With fewer, on average, there is none by cross-fitting either."""
     prepare: PrepareTuning
-    measure: Callable[[Objects, Finishing, TuningReport], TunedHead]
-    """Chooses the head on the tuned features, and measures it against the best one so far."""
+    measure: Mapping[TuningObjective, Measuring]
+    """Chooses the head on the tuned features, and measures it against the best one so far; by what the tuning learned
+    by."""
 
 
 @dataclass(frozen=True, slots=True)

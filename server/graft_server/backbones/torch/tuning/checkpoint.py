@@ -7,7 +7,7 @@ import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import msgspec
 import torch
@@ -45,20 +45,30 @@ class State:
     history: list[TuningPoint] = field(default_factory=list)
 
 
+S = TypeVar("S")
+
+
 @dataclass(slots=True)
-class Checkpoint:
+class Checkpoint(Generic[S]):
     """The file that a tuning is kept in."""
 
     path: Path
     fingerprint: str
     """Of what is tuned, and how: another tuning does not go on from it."""
+    of: type[S]
+    """What says where training is, as plain data: `State`, or what another kind of tuning has in its place."""
     newer: bool = False
     """Whether `load` met one of a newer release, which stays: then none is saved."""
 
-    def save(
-        self, state: State, *, weights: Weights, best: Weights, optimizer: torch.optim.Optimizer
-    ) -> None:
-        """Writes it, unless that of a newer release is there; a crash leaves the one before."""
+    def save(self, state: S, *, weights: Weights, best: Weights, optimizer: torch.optim.Optimizer) -> None:
+        """Writes it, unless that of a newer release is there; a crash leaves the one before.
+
+        Args:
+            state: Where training is.
+            weights: What is trained, as it is.
+            best: What is kept besides: the best weights so far, or what the trainings before made.
+            optimizer: Its state too.
+        """
         if self.newer:
             return
         temporary = self.path.with_suffix(".new")
@@ -71,7 +81,7 @@ class Checkpoint:
         temporary.replace(self.path)
 
     def _write(
-        self, path: Path, state: State, weights: Weights, best: Weights, optimizer: torch.optim.Optimizer
+        self, path: Path, state: S, weights: Weights, best: Weights, optimizer: torch.optim.Optimizer
     ) -> None:
         torch.save(
             {
@@ -86,7 +96,7 @@ class Checkpoint:
             path,
         )
 
-    def load(self, optimizer: torch.optim.Optimizer) -> tuple[State, Weights, Weights] | None:
+    def load(self, optimizer: torch.optim.Optimizer) -> tuple[S, Weights, Weights] | None:
         """State, weights and best weights; puts the optimizer's and the generator's state in place.
 
         None if there is none of the same tuning, or what is there cannot be read: it begins anew then.
@@ -102,7 +112,7 @@ class Checkpoint:
                 return None
             if kept["fingerprint"] != self.fingerprint:
                 return None
-            state = msgspec.json.decode(kept["state"], type=State)
+            state = msgspec.json.decode(kept["state"], type=self.of)
             weights, best = _tensors(kept["weights"]), _tensors(kept["best"])
             optimizer.load_state_dict(kept["optimizer"])
             torch.set_rng_state(kept["random"])

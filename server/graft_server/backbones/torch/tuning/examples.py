@@ -39,6 +39,9 @@ class Examples:
     """Weight, shape (d, k), and bias, shape (k,), of the head to start from, calibrated."""
     digest: str
     """Of all of it."""
+    fold_of: NDArray[np.int32] | None = None
+    """shape (n,): the fold that holds each out, `cross_fitted.LEFT_OUT`, or `cross_fitted.NAME`: the names of classes
+    come last, as examples of them. None: nothing is cross-fitted."""
 
     @classmethod
     def write(
@@ -50,6 +53,7 @@ class Examples:
         weights: NDArray[np.float64],
         part: NDArray[np.int8],
         head: tuple[NDArray[np.float32], NDArray[np.float32]],
+        fold_of: NDArray[np.int32] | None = None,
     ) -> None:
         """Writes the examples.
 
@@ -60,6 +64,7 @@ class Examples:
             weights: shape (n,).
             part: shape (n,).
             head: See `Examples.head`.
+            fold_of: See `Examples.fold_of`.
         """
         folder.mkdir(parents=True, exist_ok=True)
         digest = hashlib.sha256()
@@ -87,6 +92,8 @@ class Examples:
             "weight": head[0],
             "bias": head[1],
         }
+        if fold_of is not None:
+            arrays["fold_of"] = fold_of
         for name, array in sorted(arrays.items()):
             digest.update(name.encode())
             digest.update(np.ascontiguousarray(array).tobytes())

@@ -45,3 +45,11 @@ class Outcome:
     """shape (n, d): the tuned graph's features of all examples."""
     head: tuple[NDArray[np.float32], NDArray[np.float32]] | None = None
     """The head that was tuned along: weight, shape (d, k), and bias, shape (k,)."""
+    by_fold: NDArray[np.float16] | None = None
+    """shape (f, n, d): features of all examples after a training without fold 0, 1 to f - 1; None: it was no
+    cross-fitting."""
+
+    @property
+    def measured(self) -> bool:
+        """Whether cross-fitting came to something."""
+        return self.by_fold is not None and len(self.by_fold) > 0

@@ -22,9 +22,10 @@ from numpy.typing import NDArray
 
 from graft_server.backbones.torch.tuning import tuned_graph
 from graft_server.backbones.torch.tuning.checkpoint import Checkpoint, State, Weights
-from graft_server.backbones.torch.tuning.device import has_bfloat16, is_out_of_memory
+from graft_server.backbones.torch.tuning.device import has_bfloat16
 from graft_server.backbones.torch.tuning.ground import Ground, Outcome
 from graft_server.backbones.torch.tuning.hidden import Hidden, by_length, parts
+from graft_server.backbones.torch.tuning.memory import within_memory
 from graft_server.backbones.torch.tuning.tunable import Tunable, forward
 from graft_server.backbones.tuning_contract import Tuned
 from graft_server.backbones.tuning_objects import Part
@@ -110,7 +111,7 @@ class Loop:
         self._held_out = np.flatnonzero(self.set.part == Part.STOP)
         same = (backbone.encoder_id, replace(self.recipe, seconds=0.0), ground.cached, self.set.digest)
         fingerprint = hashlib.sha256(repr(same).encode()).hexdigest()
-        self._checkpoint = Checkpoint(ground.folder / CHECKPOINT, fingerprint)
+        self._checkpoint = Checkpoint(ground.folder / CHECKPOINT, fingerprint, State)
         self._progress = progress
         self._told = 0.0
         self._step_s = 0.0
@@ -129,7 +130,7 @@ class Loop:
         """Trains, and leaves the model in its best state."""
         try:
             self.keep_hidden()
-        except _NoTimeError:
+        except NoTimeError:
             return self._result("no_time")
         self.begin()
         optimizer = self.optimizer()
@@ -265,21 +266,7 @@ class Loop:
 
     def _backward(self, batch: NDArray[np.int64]) -> float:
         """Adds a batch's gradients up, in parts that fit into memory; returns its loss."""
-        state = self.state
-        while True:
-            try:
-                return self._in_parts(batch)
-            except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
-                if not is_out_of_memory(error) or state.tokens_at_once <= self.set.lengths.max():
-                    raise
-                # What a batch has at most is less than the bound, as long as texts are short.
-                size = min(state.tokens_at_once, int(self.set.lengths[batch].sum()))
-                state.tokens_at_once = max(size // 2, int(self.set.lengths.max()))
-                state.halved += 1
-                _log.warning(
-                    "out of memory with %d tokens at once: %d from here on", size, state.tokens_at_once
-                )
-                self.model.zero_grad(set_to_none=True)
+        return within_memory(self.state, self.set.lengths, batch, lambda: self._in_parts(batch), self.model)
 
     def _in_parts(self, batch: NDArray[np.int64]) -> float:
         total, whole = 0.0, float(self.set.weights[batch].sum())
@@ -426,7 +413,7 @@ class Loop:
         needed_s = took_s * (1 - done) / done if took_s > SETTLED_S else 0.0
         # What a checkpoint has is kept, whatever it takes to compute its hidden states again.
         if self.recipe.seconds and needed_s > self._left() and not self._checkpoint.path.exists():
-            raise _NoTimeError
+            raise NoTimeError
         if now - self._told > PROGRESS_S:
             self._told = now
             total = len(self.set.labels)
@@ -473,7 +460,7 @@ class Loop:
         )
 
 
-class _NoTimeError(Exception):
+class NoTimeError(Exception):
     """The budget does not even suffice for what is computed once."""
 
 

@@ -1,4 +1,4 @@
-"""What a tuning of a classifier is given, and what is made of it.
+"""What a tuning of a classifier is given, and what is made of one that holds examples out for good.
 
 Three parts of the training examples play three roles. Most are tuned on; a few tell when to stop, and which head
 to put on the tuned features; a few more are seen by neither, and measure what came out of it against the frozen
@@ -10,23 +10,22 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
+from graft_server.backbones.cross_fitted import LEFT_OUT
 from graft_server.backbones.tuning_objects import (
     Part,
     TunedParts,
     TuningSet,
     read_probabilities,
 )
+from graft_server.domain.examples import Label
 from graft_server.domain.report import (
     Candidate,
     Evaluation,
     EvaluationMethod,
-    HeadChoice,
-    Report,
     TuningReport,
 )
 from graft_server.domain.views import POOLED
@@ -43,6 +42,9 @@ from graft_server.training.search.candidates import NEVER, LogisticTrials, Measu
 from graft_server.training.search.evidence import mean_and_variance
 from graft_server.training.search.search import AS_GOOD, FIRST_STRENGTH, STRENGTHS
 from graft_server.training.solvers import logistic
+from graft_server.training.tasks.single_label.cross_fitting import folds_of
+from graft_server.training.tasks.single_label.measured import Measured
+from graft_server.training.tasks.single_label.noise import is_beyond_noise
 from graft_server.training.tasks.task import Selection, TunedHead
 
 LEAST_EXAMPLES = 100
@@ -50,8 +52,6 @@ LEAST_EXAMPLES = 100
 MANY_EXAMPLES = 4000
 """From here on, 5% each are enough to stop by and to measure on; below, it takes 10%."""
 LEAST_PROBABILITY = 1e-12
-STANDARD_ERRORS = 2.0
-"""How many of its standard errors a gain has to exceed to count as beyond noise; see `is_beyond_noise`."""
 REFITTED = (1.0, 10.0, 100.0)
 """Strengths of the logistic regressions that are fitted anew on tuned features."""
 
@@ -59,31 +59,26 @@ Array = NDArray[np.float32]
 
 
 def prepare(selection: Selection, *, seed: int) -> TuningSet | None:
-    """What a tuning is given; None if there are too few examples for one.
+    """What tunings are given: some learn by a head, and hold examples out for good, others by cross-fitting.
+
+    None if there are too few examples for either.
 
     Args:
         selection: The frozen head, and the examples that it was chosen on.
-        seed: What the split is derived from.
+        seed: What the split and the folds are derived from.
     """
     examples = selection.examples
     if examples is None or selection.out_of_fold is None:
         return None
     train, rows = examples.train, examples.rows
-    folds = 20 if len(rows) >= MANY_EXAMPLES else 10
-    if len(rows) < LEAST_EXAMPLES or len(np.unique(examples.bound)) < folds:
+    of_examples, folds = _parts(examples, seed), folds_of(examples, seed)
+    if of_examples is None and folds is None:
         return None
-    fold_of = stratified_folds(examples.labels, examples.bound, folds, seed)
-    of_examples = np.full(len(rows), Part.TRAIN, np.int8)
-    of_examples[fold_of == 0] = Part.STOP
-    of_examples[fold_of == 1] = Part.MEASURE
-    # A class that would be held out whole cannot be learned: it is tuned on, and not measured.
-    trained = np.bincount(examples.labels[of_examples == Part.TRAIN], minlength=len(train.classes)) > 0
-    of_examples[~trained[examples.labels]] = Part.TRAIN
-    if not ((of_examples == Part.STOP).any() and (of_examples == Part.MEASURE).any()):
-        return None
+    if of_examples is None:
+        of_examples = np.full(len(rows), Part.TRAIN, np.int8)
     part = np.full(len(train), Part.LEFT_OUT, np.int8)
     part[rows] = of_examples
-    return TuningSet(
+    chosen = TuningSet(
         ids=train.ids,
         labels=train.labels,
         weights=train.weights,
@@ -92,11 +87,37 @@ def prepare(selection: Selection, *, seed: int) -> TuningSet | None:
         head=_start(examples, selection.report.head.settings, of_examples),
         frozen=selection.out_of_fold[of_examples == Part.MEASURE],
         bound=examples.parts.bound,
+        names=tuple(Label(*it).text for it in train.labels_named),
     )
+    if folds is None:
+        return chosen
+    fold_of = np.full(len(train), LEFT_OUT, np.int32)
+    fold_of[rows] = folds
+    out_of_fold = np.zeros((len(train), len(train.classes)), np.float32)
+    out_of_fold[rows] = selection.out_of_fold
+    return dataclasses.replace(chosen, fold_of=fold_of, out_of_fold=out_of_fold, soft=train.soft)
+
+
+def _parts(examples: Examples, seed: int) -> NDArray[np.int8] | None:
+    """Which part each example plays in a tuning that holds some out for good, shape (n,); None if there are too few."""
+    rows = examples.rows
+    folds = 20 if len(rows) >= MANY_EXAMPLES else 10
+    if len(rows) < LEAST_EXAMPLES or len(np.unique(examples.bound)) < folds:
+        return None
+    fold_of = stratified_folds(examples.labels, examples.bound, folds, seed)
+    of_examples = np.full(len(rows), Part.TRAIN, np.int8)
+    of_examples[fold_of == 0] = Part.STOP
+    of_examples[fold_of == 1] = Part.MEASURE
+    # A class that would be held out whole cannot be learned: it is tuned on, and not measured.
+    classes = len(examples.train.classes)
+    trained = np.bincount(examples.labels[of_examples == Part.TRAIN], minlength=classes) > 0
+    of_examples[~trained[examples.labels]] = Part.TRAIN
+    held_out = (of_examples == Part.STOP).any() and (of_examples == Part.MEASURE).any()
+    return of_examples if held_out else None
 
 
 def _start(examples: Examples, settings: Mapping[str, float], part: NDArray[np.int8]) -> tuple[Array, Array]:
-    """A calibrated linear head on the final features, fitted without what is held out: (d, k) and (k,)."""
+    """A linear head on the final features, fitted without what is held out, and calibrated on it: (d, k) and (k,)."""
     train = examples.train
     features = train.features[POOLED][examples.rows].astype(np.float32)
     axes = logistic.principal_axes(features)
@@ -106,55 +127,16 @@ def _start(examples: Examples, settings: Mapping[str, float], part: NDArray[np.i
     weight: Array = axes.rotation @ solution.weight[0]
     bias: Array = solution.bias[0] - axes.centre @ weight
     stop = part == Part.STOP
+    if not stop.any():
+        return weight, bias
     measure = Measure(np.ones(int(stop.sum()), bool), examples.labels[stop], examples.weights[stop])
     temperature = np.float32(measure.temperature(features[stop] @ weight + bias))
     return weight / temperature, bias / temperature
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class _Measured:
-    """The tuned version, and what its figures come from."""
-
-    head: SingleLabelHead
-    trial: Trial
-    candidates: tuple[Candidate, ...]
-    probabilities: Array
-    """shape (m, k): of the examples that the report's figures come from."""
-    labels: NDArray[np.int32]
-    weights: NDArray[np.float64]
-    bound: NDArray[np.int64]
-    """shape (m,): equal for those that are copies of each other or of one group."""
-
-    def reported(self, frozen: Report, names: tuple[str, ...]) -> Report:
-        """The frozen version's report, with the figures of the tuned one; what it says of the data stays."""
-        probabilities, labels, weights = self.probabilities, self.labels, self.weights
-        predicted = probabilities.argmax(axis=1)
-        found = figures.figures(probabilities, labels, weights, bound=self.bound)
-        counts = np.array([it.examples for it in frozen.per_class], np.int64)
-        return dataclasses.replace(
-            frozen,
-            accuracy=found.accuracy,
-            macro_f1=found.macro_f1,
-            log_loss=found.log_loss,
-            calibration_error=found.calibration_error,
-            accuracy_low=found.accuracy_low,
-            accuracy_high=found.accuracy_high,
-            evaluation=Evaluation(EvaluationMethod.HELD_OUT, 0, len(labels)),
-            head=HeadChoice(
-                self.head.kind,
-                POOLED,
-                self.trial.settings,
-                self.trial.temperature,
-                self.candidates,
-            ),
-            per_class=figures.class_reports(names, counts, labels, predicted, weights),
-            confusions=figures.confusions(names, labels, predicted),
-            reliability=figures.reliability(probabilities, labels, weights),
-            learning_curve=None,
-        )
-
-
-def measure_tuned(objects: Objects, task: Finishing, tried: TuningReport) -> TunedHead:
+def measure_tuned(
+    objects: Objects, task: Finishing, tried: TuningReport
+) -> tuple[TuningReport, TunedHead | None]:
     """Chooses the head on the tuned features, and measures it against the frozen one, and the best one so far."""
     kept, made = TuningSet.read(objects, task.prepared), TunedParts.read(objects, task.tuned.made)
     features = made.features.astype(np.float32)
@@ -162,7 +144,6 @@ def measure_tuned(objects: Objects, task: Finishing, tried: TuningReport) -> Tun
     rows = np.concatenate([held_out, np.flatnonzero(kept.part == Part.TRAIN)])
     stop = kept.part[held_out] == Part.STOP
     trial, candidates = _choose(kept, made, features, rows, stop=stop, seed=task.seed)
-    head = _fitted(trial, features[rows], kept.labels[rows], len(held_out), task.seed)
     labels, weights = kept.labels[held_out][~stop], kept.weights[held_out][~stop]
     tuned = of_measured = _tempered(trial.probabilities, stop, kept.labels[held_out], kept.weights[held_out])
     best = read_probabilities(objects, task.best_measured) if task.best_measured else kept.frozen
@@ -179,6 +160,9 @@ def measure_tuned(objects: Objects, task: Finishing, tried: TuningReport) -> Tun
         own_share=tried.unfrozen_layers / tried.layers,
         bytes=made.top_bytes,
     )
+    if not report.kept:
+        return report, None
+    head = _fitted(trial, features[rows], kept.labels[rows], len(held_out), task.seed)
     measured_on = held_out[~stop]
     validation = np.flatnonzero(kept.validation)
     if len(validation) >= LEAST_EVALUATED:
@@ -186,8 +170,18 @@ def measure_tuned(objects: Objects, task: Finishing, tried: TuningReport) -> Tun
         tuned = head.scores(features[validation]).probabilities
         labels, weights = kept.labels[validation], kept.weights[validation]
     bound = np.arange(len(kept.labels)) if kept.bound is None else kept.bound
-    measured = _Measured(head, trial, candidates, tuned, labels, weights, bound[measured_on])
-    return TunedHead(head, features, report, of_measured, measured.reported)
+    measured = Measured(
+        head=head,
+        settings=trial.settings,
+        temperature=trial.temperature,
+        candidates=candidates,
+        probabilities=tuned,
+        labels=labels,
+        weights=weights,
+        bound=bound[measured_on],
+        evaluation=Evaluation(EvaluationMethod.HELD_OUT, 0, len(labels)),
+    )
+    return report, TunedHead(head, features, of_measured, measured.reported)
 
 
 def _choose(
@@ -257,24 +251,6 @@ def _fitted(
     folds = np.where(measured, 0, 1).astype(np.int32)
     novelty = fit_novelty(features, labels, logits, measured, folds, seed=seed)
     return SingleLabelHead(trial.kind, POOLED, trial.fit(), 1.0, novelty)
-
-
-def is_beyond_noise(gains: NDArray[np.float64], weights: NDArray[np.float64], classes: int) -> bool:
-    """Whether a gain is more than chance: above STANDARD_ERRORS of them, and so with one bad example more.
-
-    A tuning that gets a little surer everywhere, and now and then is surely wrong, shows nothing but gains on examples
-    that are too few to have one of its mistakes, and with them a small standard error. So one that is lost by all
-    that there is to know of it, the logarithm of `classes`, is counted in, as calibration does (Platt 1999). Simulated
-    with ten classes and 40 examples to measure by, where 3% of the answers were such mistakes and nothing was gained,
-    16% of the tunings passed without it, and 3% with it; by a quantile of Student's t instead, 16%.
-
-    Args:
-        gains: shape (n,), n >= 1: by how much the loss of each example fell, in nats.
-        weights: shape (n,): of the examples.
-        classes: How many there are.
-    """
-    mean, variance = mean_and_variance(np.append(gains, -np.log(classes)), np.append(weights, weights.mean()))
-    return mean > STANDARD_ERRORS * float(np.sqrt(variance))
 
 
 def _losses(probabilities: Array, labels: NDArray[np.int32]) -> NDArray[np.float64]:
