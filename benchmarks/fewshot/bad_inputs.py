@@ -33,7 +33,7 @@ def measure(running: Server, store: Path) -> None:
     """Measures the cases that are not there yet."""
     known = {(it["case"], it["draw"]) for it in kept.current(kept.read()) if "case" in it}
     with graft.Client(running.target) as client:
-        bench = Bench(client, store)
+        bench = Bench(client, store, running.process.pid)
         for name, case in _CASES.items():
             for seed in range(case.draws):
                 if (name, seed) not in known:

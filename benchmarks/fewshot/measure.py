@@ -49,7 +49,7 @@ def measure(wanted: Wanted, running: Server, store: Path) -> None:
         store: The server's store, from which frozen heads are read.
     """
     with graft.Client(running.target) as client:
-        bench = Bench(client, store)
+        bench = Bench(client, store, running.process.pid)
         for per_class in sorted(wanted.per_class):
             for seed in range(wanted.draws):
                 for name in wanted.sets:
@@ -105,10 +105,11 @@ def _one(bench: Bench, wanted: Wanted, name: str, per_class: int, seed: int) -> 
 
 @dataclass(frozen=True, slots=True)
 class Bench:
-    """A server, and its store."""
+    """A server, its store and its process."""
 
     client: graft.Client
     store: Path
+    pid: int
 
     def measured(
         self,
@@ -133,7 +134,7 @@ class Bench:
         Raises:
             GraftError: There is no version.
         """
-        load_before = os.getloadavg()[0]
+        load_before, cpu_before = os.getloadavg()[0], _cpu_s(self.pid)
         started = time.monotonic()
         result = self.client.adapt(
             model,
@@ -144,7 +145,7 @@ class Bench:
             backbone="" if backbone == DEFAULT else backbone,
             seed=seed,
         )
-        seconds = time.monotonic() - started
+        seconds, cpu_s = time.monotonic() - started, _cpu_s(self.pid) - cpu_before
         report = result.report
         tried = [*report.other_tunings, *([report.tuning] if report.tuning else [])]
         accepted = any(it.kept for it in tried)
@@ -162,6 +163,7 @@ class Bench:
             if accepted and report.tuning
             else report.method,
             "seconds": seconds,
+            "cpu_s": cpu_s,
             "load": (load_before + os.getloadavg()[0]) / 2,
             "tunings": [_told(it) for it in tried],
             "warnings": list(report.warnings),
@@ -188,6 +190,12 @@ class Bench:
         known = labels >= 0
         of = figures.figures(scored.probabilities[known], labels[known], np.ones(int(known.sum())))
         return of.accuracy * float(known.mean()), of.log_loss
+
+
+def _cpu_s(pid: int) -> float:
+    """Processor time of a process and of what it ran and has ended, which tunings are, in seconds."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return sum(int(it) for it in fields[11:15]) / os.sysconf("SC_CLK_TCK")
 
 
 def _told(it: graft.TuningReport) -> dict[str, Any]:

@@ -29,7 +29,7 @@ _COLUMNS = (
         "accepted",
         "gain",
     ),
-    *("worse", "s accepted", "s dropped"),
+    *("worse", "s accepted", "s dropped", "CPU s"),
 )
 
 
@@ -121,13 +121,15 @@ def _summary(draws: Sequence[Line]) -> Line:
         "worse": sum(it < -WORSE for it in taken),
         "accepted_s": statistics.median(seconds[True]) if seconds[True] else 0.0,
         "dropped_s": statistics.median(seconds[False]) if seconds[False] else 0.0,
+        "cpu_s": statistics.median(it["cpu_s"] for it in draws),
     }
 
 
 def _table(groups: Sequence[Line]) -> list[str]:
     lines = [
         "Accuracy on the test rows; differences in points, with the standard error over the draws; gain: where a",
-        "tuning was accepted; worse: accepted, and more than a point below frozen; s: the whole adaptation, medians.",
+        "tuning was accepted; worse: accepted, and more than a point below frozen; s: the whole adaptation, medians;",
+        "CPU s: processor time of it, on whatever number of cores.",
         "",
         f"| {' | '.join(_COLUMNS)} |",
         f"|{len(_COLUMNS) * '---|'}",
@@ -148,6 +150,7 @@ def _table(groups: Sequence[Line]) -> list[str]:
             str(it["worse"]) if it["accepted"] else "",
             f"{it['accepted_s']:.0f}" if it["accepted_s"] else "",
             f"{it['dropped_s']:.0f}" if it["dropped_s"] else "",
+            f"{it['cpu_s']:.0f}",
         ]
         lines.append(f"| {' | '.join(cells)} |")
     return lines

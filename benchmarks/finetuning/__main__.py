@@ -1,13 +1,14 @@
 """Measures fine-tuning, and keeps what was measured in benchmarks/results/finetuning.json, cell by cell.
 
-python -m benchmarks.finetuning accuracy --sets banking77 --per-class 8    auto over frozen, through the server
+python -m benchmarks.finetuning accuracy --sets banking77                  auto over frozen, through the server
 python -m benchmarks.finetuning training --set goemotions --layers 2       one tuning, with test figures as it goes
 python -m benchmarks.finetuning speed                                      training and serving, as ratios
 python -m benchmarks.finetuning training --rows 8000 --epochs 2 --rank 8   the same with low-rank adapters
 python -m benchmarks.finetuning parting                                    serving models tuned in every layer
 python -m benchmarks.finetuning page                                       the page anew from the cells
 
-Cells of `accuracy` that are there already are not measured again: delete those that should be.
+Cells of `accuracy` that are there already are not measured again: delete those that should be. Few examples have a
+benchmark of their own, `benchmarks.fewshot`.
 """
 
 from __future__ import annotations
@@ -15,7 +16,6 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from benchmarks.datasets import DRAWS
 from benchmarks.finetuning import accuracy, cells, lora, speed, training
 from graft_server.adapting.publishing.fine_tuning import LAYER_DECAY, LEARNING_RATE
 
@@ -25,8 +25,6 @@ def main() -> None:
     parts = parser.add_subparsers(dest="part", required=True)
     tested = parts.add_parser("accuracy")
     tested.add_argument("--sets", nargs="+", default=list(accuracy.SETS), choices=list(accuracy.SETS))
-    tested.add_argument("--per-class", type=int, default=0, help="0: all rows")
-    tested.add_argument("--draws", type=int, nargs="+", default=list(range(DRAWS)))
     tested.add_argument("--epochs", type=int, default=0, help="0: the server's default")
     tested.add_argument("--store", type=Path, help="kept, so that a run that is cut short goes on")
     trained = parts.add_parser("training")
@@ -60,9 +58,7 @@ def main() -> None:
         (cells.RESULTS / f"{cells.NAME}.md").write_text(cells.page(cells.read()))
     else:
         for name in args.sets:
-            accuracy.measure(
-                name, per_class=args.per_class, draws=args.draws, epochs=args.epochs, store=args.store
-            )
+            accuracy.measure(name, epochs=args.epochs, store=args.store)
 
 
 if __name__ == "__main__":

@@ -4,15 +4,11 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 import graft
-from benchmarks.datasets import Texts, banking77, clinc150, few_shot, goemotions_single, sms_spam
+from benchmarks.datasets import Texts, banking77, clinc150, goemotions_single, sms_spam
 from benchmarks.finetuning import cells
 from benchmarks.harness import server
 
@@ -21,40 +17,29 @@ BUDGET_S = 6 * 3600.0
 """Long enough that it is never what ends a tuning."""
 
 
-def measure(name: str, *, per_class: int, draws: Sequence[int], epochs: int, store: Path | None) -> None:
-    """Measures a set; cells that are there already are not measured again.
+def measure(name: str, *, epochs: int, store: Path | None) -> None:
+    """Measures a set with all of its rows, unless its cell is there already.
 
     Args:
         name: One of SETS.
-        per_class: Examples of each class; 0: all rows, once.
-        draws: The seeds of the few-shot draws.
         epochs: How often each example is seen at most; 0: the server's default.
         store: Where the server keeps what it has; None: a fresh one, that is gone afterwards. A run that was cut
             short goes on in the middle of a tuning with the same store.
     """
-    data = SETS[name]()
-    known = cells.read()
-    wanted = [(f"{name}/{per_class}/{it}", it) for it in draws] if per_class else [(f"{name}/all", 0)]
-    wanted = [it for it in wanted if it[0] not in known]
-    if not wanted:
-        return
-    with server(store=store) as running, graft.Client(running.target) as client:
-        for key, seed in wanted:
-            rows = few_shot(data.train_labels, per_class, seed) if per_class else np.arange(len(data.train))
-            cells.keep(key, _cell(client, key, data, rows, seed=seed, epochs=epochs))
+    data, key = SETS[name](), f"{name}/all"
+    if key not in cells.read():
+        with server(store=store) as running, graft.Client(running.target) as client:
+            cells.keep(key, _cell(client, key, data, epochs=epochs))
 
 
-def _cell(
-    client: graft.Client, key: str, data: Texts, rows: NDArray[np.int64], *, seed: int, epochs: int
-) -> dict[str, Any]:
+def _cell(client: graft.Client, key: str, data: Texts, *, epochs: int) -> dict[str, Any]:
     started = time.monotonic()
     result = client.adapt(
         key,
-        [(data.train[row], data.classes[data.train_labels[row]]) for row in rows],
+        [(text, data.classes[label]) for text, label in zip(data.train, data.train_labels, strict=True)],
         adaptation_id="finetuning",
         method="auto",
         time_budget=BUDGET_S,
-        seed=seed,
         fine_tuning=graft.FineTuning(epochs=epochs) if epochs else None,
         on_progress=_Teller(key),
     )
@@ -81,7 +66,7 @@ def _cell(
         )
         print(key, versions[-1], flush=True)
     return {
-        "examples": len(rows),
+        "examples": len(data.train),
         "seconds": took,
         "cores": len(os.sched_getaffinity(0)),
         "versions": versions,

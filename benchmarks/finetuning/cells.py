@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import statistics
 from collections.abc import Mapping
 from typing import Any
 
@@ -43,7 +42,7 @@ def page(cells: Mapping[str, Cell]) -> str:
     timed = [it for key in ("speed", "parting") for it in cells.get(key, {}).get("figures", ())]
     figures = [*_accuracy_figures(cells), *(Figure(**it) for it in timed)]
     lines += [*table(figures, "reference"), "", *_adapters(cells), *_trainings(cells)]
-    lines += [*_all_rows(cells), *_few_shot(cells)]
+    lines += _all_rows(cells)
     return "\n".join(lines).rstrip() + "\n"
 
 
@@ -68,17 +67,6 @@ def _accuracy_figures(cells: Mapping[str, Cell]) -> list[Figure]:
         got = 100 * banking["final"]["accuracy"]
         words = f"frozen {_versions(banking)['frozen']['accuracy']:.2%}, {banking['final']['method']} kept"
         figures.append(Figure("Banking77, all rows, auto, accuracy", got, "%", "≥ 93.9", words, got >= 93.9))
-    for name, title in SETS.items():
-        draws = [it for key, it in cells.items() if key.startswith(f"{name}/8/")]
-        if draws:
-            gains = [100 * (it["final"]["accuracy"] - _versions(it)["frozen"]["accuracy"]) for it in draws]
-            mean = statistics.mean(gains)
-            words = f"means of {len(draws)} draws, accuracy; worst draw {min(gains):+.2f}"
-            figures.append(
-                Figure(
-                    f"{title}, 8 per class, auto over frozen", mean, "points", "≥ -0.3", words, mean >= -0.3
-                )
-            )
     return figures
 
 
@@ -172,23 +160,6 @@ def _all_rows(cells: Mapping[str, Cell]) -> list[str]:
             took = f"{it['tuning_s']:.0f} s" if it["tuning_s"] else ""
             figures = f"{it['accuracy']:.2%} | {it['macro_f1']:.2%} | {it['log_loss']:.3f}"
             lines.append(f"| {SETS[key.partition('/')[0]]} | {it['method']} | {figures} | {took} | {live} |")
-    return [*lines, ""]
-
-
-def _few_shot(cells: Mapping[str, Cell]) -> list[str]:
-    lines = [
-        "## 8 per class",
-        "",
-        "| set | draws | frozen | auto | tuned versions kept |",
-        "|---|---|---|---|---|",
-    ]
-    for name, title in SETS.items():
-        draws = [it for key, it in cells.items() if key.startswith(f"{name}/8/")]
-        if draws:
-            frozen = statistics.mean(_versions(it)["frozen"]["accuracy"] for it in draws)
-            final = statistics.mean(it["final"]["accuracy"] for it in draws)
-            kept = sum(it["final"]["method"] != "frozen" for it in draws)
-            lines.append(f"| {title} | {len(draws)} | {frozen:.2%} | {final:.2%} | {kept} |")
     return [*lines, ""]
 
 

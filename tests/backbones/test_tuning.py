@@ -17,7 +17,10 @@ import pytest
 from numpy.typing import NDArray
 
 from graft_server.backbones.backbone import Backbone
+from graft_server.backbones.graphs.adapted import with_adapters
+from graft_server.backbones.graphs.adapters import Adapter
 from graft_server.backbones.graphs.cache import EncoderCache
+from graft_server.backbones.graphs.compressing import Compressor
 from graft_server.backbones.graphs.cutting import boundary_of, cut
 from graft_server.backbones.source import DEFAULT_NAME, DEFAULT_SOURCE
 from graft_server.backbones.text.preprocessor import TextTokenizer
@@ -27,6 +30,7 @@ from graft_server.backbones.tuning_objects import Part
 from graft_server.domain.errors import FaultError
 from graft_server.domain.report import TuningPoint
 from graft_server.encoding.encoder import Encoder
+from graft_server.encoding.tuned_layers import GraphPart, SplitEncoder, TunedLayers
 from graft_server.jobs.job import Progress
 
 BELOW = 5
@@ -93,6 +97,12 @@ def ground(tmp_path: Path, backbone: Backbone, parts: Parts, start: dict[str, An
         )
 
     return make
+
+
+def torch_of(array: np.ndarray) -> Any:
+    import torch  # noqa: PLC0415 (only where it is needed)
+
+    return torch.from_numpy(array)
 
 
 def ignore(_told: Any) -> None:
@@ -438,6 +448,35 @@ def test_hidden_states_are_computed_once_whatever_the_epochs(ground):
     one.finish()
     longest = int(one.set.lengths.max())  # which is computed ahead, to see how much room all need
     assert sum(tokens) == int(one.set.lengths.sum()) + longest
+
+
+def test_an_adapter_of_tuned_layers_serves_what_torch_computes_with_it(ground, parts, backbone, encoder):
+    from graft_server.backbones.torch.tuning import loop, tunable  # noqa: PLC0415 (torch only where it is needed)
+
+    given = ground(learning_rate=1e-3)
+    run = loop.Loop(given, ignore)
+    run.run()
+    rows = np.arange(8)
+    whole, _ = tunable.forward(run.model.eval(), run.set, run.hidden, run.preprocessor, rows)
+    found = run.compressed()
+    assert found is not None
+    weights = Compressor(parts["graph"], run._original).weights(found.adapter)
+    run.model.module.load_state_dict({name: torch_of(it) for name, it in weights.items()}, strict=False)
+    right, _ = tunable.forward(run.model, run.set, run.hidden, run.preprocessor, rows)
+    np.testing.assert_allclose(found.features[rows], right.detach().numpy(), atol=1e-3)
+
+    adapter = Adapter.decode("a", found.adapter.encoded())
+    room = with_adapters(onnx.load(str(parts["graph"])), backbone.name)
+    split = SplitEncoder(encoder, backbone.preprocessor())
+    split.add_cut(BELOW, *(GraphPart(parts[it], device="cpu", threads=1) for it in ("below_graph", "graph")))
+    split.add_adapted(BELOW, GraphPart(room.SerializeToString(), device="cpu", threads=1))
+    served = split.encode_by(TunedLayers(BELOW, adapter), run.set.items(rows))["pooled"]
+    np.testing.assert_allclose(served, right.detach().numpy(), atol=1e-3)
+
+    tuned, frozen = whole.detach().numpy(), encoder.encode(run.set.items(rows))["pooled"]
+    near, far = ((1 - (it * tuned).sum(axis=1)).mean() for it in (served, frozen))
+    assert near < 0.25 * far
+    assert len(found.adapter.encoded()) < 0.05 * parts["graph"].stat().st_size
 
 
 def test_a_tuned_graph_that_computes_something_else_than_torch_is_refused(ground, monkeypatch):

@@ -21,6 +21,7 @@ from graft_server.heads import ABSTAIN_ABOVE, decode, encode
 from graft_server.heads.graph import to_onnx
 from graft_server.jobs.job import Place
 from graft_server.store.catalogue.versions import (
+    ADAPTER,
     HEAD,
     HEAD_ONNX,
     REPORT,
@@ -64,11 +65,16 @@ class Tried:
         rows = (1 - share) * self.features + share * self.ideal
         return (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float16)
 
-    def tuning(self, name: str, share: float, best: Made, tuned: Tuned = DONE, **settings: Any) -> Finished:
-        """Finishes a tuning whose features are the ideal ones to a share."""
+    def tuning(
+        self, name: str, share: float, best: Made, tuned: Tuned = DONE, low: float = -1.0, **settings: Any
+    ) -> Finished:
+        """Finishes a tuning whose features are the ideal ones to a share, and those of an adapter to another one."""
         if tuned.best:
             parts = TunedParts(self.tuned_features(share), self.chosen.head, len(name))
-            tuned = replace(tuned, made=parts.write(self.objects, FOLDER, name.encode()))
+            if low >= 0:
+                parts = replace(parts, rank=8, compressed=self.tuned_features(low))
+            adapter = b"low" if low >= 0 else b""
+            tuned = replace(tuned, made=parts.write(self.objects, FOLDER, name.encode(), adapter))
         payload = Finishing(
             best=best.manifest,
             best_measured=best.measured if isinstance(best, Finished) else "",
@@ -270,6 +276,32 @@ def test_where_neither_labels_nor_tuning_help_another_backbone_is_advised(tried)
     better = tried.tuning("full", 0.9, tried.frozen).report
     assert better.tuning.kept
     assert not [it for it in better.advice if it.kind == "backbone"]
+
+
+def test_an_adapter_that_is_no_worse_is_kept_instead_of_the_tuned_graph(tried):
+    result = tried.tuning("partial", 0.6, tried.frozen, low=0.59)
+    manifest, report = read(tried, result)
+    assert result.kept
+    assert ADAPTER in manifest.parts
+    assert TOP not in manifest.parts
+    assert read_part(tried.objects, result.manifest, manifest, ADAPTER) == b"low"
+    assert (report.tuning.rank, report.tuning.bytes, report.tuning.full_bytes) == (
+        8,
+        len("low"),
+        len("partial"),
+    )
+    assert 0 < report.tuning.own_share < 2 / 6
+    further = tried.tuning("full", 0.0, result)
+    assert ADAPTER in read(tried, further)[0].parts  # what comes to nothing leaves it as it is
+
+
+def test_an_adapter_that_is_worse_is_not_kept(tried):
+    result = tried.tuning("partial", 0.6, tried.frozen, low=0.2)
+    manifest, report = read(tried, result)
+    assert result.kept
+    assert ADAPTER not in manifest.parts
+    assert read_part(tried.objects, result.manifest, manifest, TOP) == b"partial"
+    assert (report.tuning.rank, report.tuning.bytes, report.tuning.full_bytes) == (0, len("partial"), 0)
 
 
 def test_a_class_that_would_be_held_out_whole_is_tuned_on(make_set):

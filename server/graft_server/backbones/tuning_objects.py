@@ -131,7 +131,25 @@ class TunedParts:
     """shape (f, n, d): features of all examples by a backbone that was tuned without fold 0, 1 to f - 1; None: none
     was held out so."""
 
-    def write(self, objects: Objects, folder: str, top: bytes) -> str:
+    rank: int = 0
+    """Of the adapter that the tuned graph can be cut down to, and which lies beside it too; 0: there is none."""
+    compressed: NDArray[np.float16] | None = None
+    """shape (n, d): the adapter's features of all examples."""
+    compressed_by_fold: NDArray[np.float16] | None = None
+    """shape (f, n, d): as `by_fold`, by what those trainings were cut down to."""
+    adapter_bytes: int = 0
+    """The adapter's size."""
+
+    @property
+    def cut_down(self) -> TunedParts | None:
+        """The same of the adapter alone; None if there is none, or where not every fold says what it is worth."""
+        if not self.rank or self.compressed is None:
+            return None
+        if (self.by_fold is None) is not (self.compressed_by_fold is None):
+            return None
+        return TunedParts(self.compressed, self.head, self.adapter_bytes, self.compressed_by_fold)
+
+    def write(self, objects: Objects, folder: str, top: bytes, adapter: bytes = b"") -> str:
         """Creates the objects, and returns the key of this one.
 
         Args:
@@ -139,6 +157,7 @@ class TunedParts:
             folder: The prefix of the tuning's objects.
             top: The tuned graph: from the hidden states at the cut, or from the encoder's inputs, to "pooled"; b"":
                 there is none.
+            adapter: What it can be cut down to; b"": nothing.
         """
         weight, bias = self.head
         arrays: dict[str, NDArray[Any]] = {
@@ -147,11 +166,19 @@ class TunedParts:
             "bias": bias,
             "top_bytes": np.array(len(top)),
         }
-        if self.by_fold is not None:
-            arrays["by_fold"] = self.by_fold
+        optional = {
+            "by_fold": self.by_fold,
+            "compressed": self.compressed,
+            "compressed_by_fold": self.compressed_by_fold,
+        }
+        arrays.update({name: it for name, it in optional.items() if it is not None})
+        if adapter:
+            arrays |= {"rank": np.array(self.rank), "adapter_bytes": np.array(len(adapter))}
         key = _create(objects, folder, "tuned.npz", _packed(arrays))
         if top:
             objects.create(_top_key(key), top, lasting=False)
+        if adapter:
+            objects.create(_adapter_key(key), adapter, lasting=False)
         return key
 
     @classmethod
@@ -159,12 +186,26 @@ class TunedParts:
         """Reads the object. Raises ObjectMissingError or CorruptError."""
         found = _unpacked(objects, key)
         head = found["weight"], found["bias"]
-        return cls(found["features"], head, int(found["top_bytes"]), found.get("by_fold"))
+        return cls(
+            found["features"],
+            head,
+            int(found["top_bytes"]),
+            found.get("by_fold"),
+            int(found.get("rank", 0)),
+            found.get("compressed"),
+            found.get("compressed_by_fold"),
+            int(found.get("adapter_bytes", 0)),
+        )
 
 
 def read_top(objects: Objects, key: str) -> bytes:
     """Reads the tuned graph that lies beside `TunedParts`. Raises ObjectMissingError or CorruptError."""
     return objects.get(_top_key(key))
+
+
+def read_adapter(objects: Objects, key: str) -> bytes:
+    """Reads the adapter that lies beside `TunedParts`. Raises ObjectMissingError or CorruptError."""
+    return objects.get(_adapter_key(key))
 
 
 def write_probabilities(objects: Objects, folder: str, probabilities: Array) -> str:
@@ -192,6 +233,10 @@ def _create(objects: Objects, folder: str, name: str, data: bytes) -> str:
 
 def _top_key(key: str) -> str:
     return key.rpartition("/")[0] + "/top.onnx"
+
+
+def _adapter_key(key: str) -> str:
+    return key.rpartition("/")[0] + "/adapter.npz"
 
 
 def _packed(arrays: Mapping[str, NDArray[Any]]) -> bytes:

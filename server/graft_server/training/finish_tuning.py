@@ -10,7 +10,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from graft_server.backbones.tuning_objects import (
-    read_top,
     write_probabilities,
 )
 from graft_server.domain.method import Method
@@ -27,13 +26,13 @@ from graft_server.store.catalogue.versions import (
     HEAD,
     HEAD_ONNX,
     REPORT,
-    TOP,
     read_part,
     read_report,
     write_version,
 )
 from graft_server.store.objects.formats import stamped
 from graft_server.store.objects.objects import Objects
+from graft_server.training import cut_down
 from graft_server.training.contract import FINISH, Finished, Finishing
 from graft_server.training.reporting.advice import advised
 from graft_server.training.reporting.evaluated import tuned_digest
@@ -72,12 +71,12 @@ def finish(payload: Finishing, place: Place, progress: OnProgress) -> Finished:
         folds=tuned.folds,
     )
     tuning = TRAINING[manifest.task].tuning
-    measured = None
+    measured, layers = None, dict[str, bytes]()
     if tuning is not None and tuned.made:
-        tried, measured = tuning.measure[task.objective](objects, task, tried)
+        tried, measured, layers = cut_down.measured(objects, task, tried, tuning.measure[task.objective])
     key = ""
     if measured is not None:
-        parts = _parts(measured, read_top(objects, tuned.made))
+        parts = {**_parts(measured), **layers}
         key = write_probabilities(objects, task.folder, measured.of_measured)
         names = tuple(label.name for label in manifest.labels)
         told = with_truncated_of(measured.reported(report, names), report)
@@ -122,10 +121,10 @@ def _with_tuning(report: Report, tried: TuningReport, least: tuple[int, int], *,
     return advised(told, tried=tried)
 
 
-def _parts(measured: TunedHead, top: bytes) -> dict[str, bytes]:
+def _parts(measured: TunedHead) -> dict[str, bytes]:
     head, graph = encode(measured.head), to_onnx(measured.head)
     check_parity(decode(head), graph, measured.features.astype(np.float16))
-    return {HEAD: head, HEAD_ONNX: graph, TOP: top}
+    return {HEAD: head, HEAD_ONNX: graph}
 
 
 def _warnings(tried: TuningReport, report: Report, least: tuple[int, int], *, auto: bool) -> tuple[str, ...]:

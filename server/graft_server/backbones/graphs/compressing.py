@@ -22,6 +22,8 @@ from graft_server.backbones.graphs.adapted import products
 from graft_server.backbones.graphs.adapters import Adapter, LowRank, product_key
 
 RANK = 8
+_MORE, _ITERATIONS = 8, 3
+"""How many directions more than the rank are looked for, and how often they are turned towards the largest."""
 
 Array = NDArray[np.float32]
 _WEIGHT, _BIAS = "weight", "bias"
@@ -89,9 +91,7 @@ def _low_rank(change: Array, offset: Array, rank: int) -> LowRank:
     """The directions in which a change of shape (in, out) is largest, at its size."""
     wide = change.shape[0] > change.shape[1]
     matrix = change.T if wide else change
-    # The squares suffice: of the directions of a few large singular values nothing is lost in them.
-    values, vectors = np.linalg.eigh((matrix @ matrix.T).astype(np.float64))
-    left = vectors[:, ::-1][:, : min(rank, len(values))].astype(np.float32)
+    left = _largest(matrix, rank)
     right = left.T @ matrix
     kept, whole = float((right**2).sum()), float((matrix**2).sum())
     scale = np.sqrt(whole / kept) if kept else 0.0
@@ -101,3 +101,14 @@ def _low_rank(change: Array, offset: Array, rank: int) -> LowRank:
     down, up = (right.T, left.T) if wide else (left, right)
     down, up = down.astype(np.float16).astype(np.float32), up.astype(np.float16).astype(np.float32)
     return LowRank(down, up, offset.astype(np.float32))
+
+
+def _largest(matrix: Array, rank: int) -> Array:
+    """The left singular vectors of the largest values, by subspace iteration (Halko et al. 2011): shape (in, rank)."""
+    random = np.random.default_rng(0).standard_normal((matrix.shape[1], rank + _MORE)).astype(np.float32)
+    space, _ = np.linalg.qr(matrix @ random)
+    for _ in range(_ITERATIONS):
+        space, _ = np.linalg.qr(matrix @ (matrix.T @ space))
+    within, _, _ = np.linalg.svd(space.T @ matrix, full_matrices=False)
+    found: Array = (space @ within)[:, :rank]
+    return found

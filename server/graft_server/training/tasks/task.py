@@ -9,7 +9,7 @@ from typing import Generic, Protocol, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from graft_server.backbones.tuning_objects import TuningSet
+from graft_server.backbones.tuning_objects import TunedParts, TuningSet
 from graft_server.domain.report import Report, TuningObjective, TuningReport
 from graft_server.heads import Head
 from graft_server.store.objects.objects import Objects
@@ -60,6 +60,10 @@ class TunedHead:
     """shape (n, d): of all examples."""
     of_measured: Array
     """shape (m, k): what it says of the examples to measure on, for the next tuning to be compared with."""
+    losses: NDArray[np.float64]
+    """shape (m,): its loss on each example that it was measured on, in nats."""
+    weights: NDArray[np.float64]
+    """shape (m,): of these."""
     reported: Callable[[Report, tuple[str, ...]], Report]
     """The frozen version's report, with this one's figures, by the names of its labels."""
 
@@ -71,7 +75,7 @@ class PrepareTuning(Protocol):
         """None if there are too few examples for one."""
 
 
-Measuring = Callable[[Objects, Finishing, TuningReport], tuple[TuningReport, TunedHead | None]]
+Measuring = Callable[[Objects, Finishing, TuningReport, TunedParts], tuple[TuningReport, TunedHead | None]]
 """Returns what there is to say of a tuning, and whether it is kept; and the head, if it is."""
 
 

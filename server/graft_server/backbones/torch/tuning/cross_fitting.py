@@ -22,8 +22,10 @@ import torch
 from numpy.typing import NDArray
 
 from graft_server.backbones.cross_fitted import LEFT_OUT, NAME, CrossFitted, hopeless
-from graft_server.backbones.torch.tuning import contrastive, tuned_graph
+from graft_server.backbones.graphs.compressing import Compressor
+from graft_server.backbones.torch.tuning import contrastive, low_rank, tuned_graph
 from graft_server.backbones.torch.tuning.checkpoint import Checkpoint, Weights
+from graft_server.backbones.torch.tuning.compressed import Compressed
 from graft_server.backbones.torch.tuning.device import has_bfloat16
 from graft_server.backbones.torch.tuning.ground import Ground, Outcome
 from graft_server.backbones.torch.tuning.hidden import Hidden, by_length, parts
@@ -57,6 +59,10 @@ GRAPH_S = 2.0
 """What writing and checking the tuned graph takes, besides encoding."""
 TIMED = 4
 """Steps whose time says how long the others take; the first one does not count."""
+
+
+_CUT_DOWN = "cut down "
+"""What the names of an adapter's features in a checkpoint begin with."""
 
 
 @dataclass(slots=True)
@@ -112,7 +118,13 @@ def cross_fitted(
     outcome = Outcome(result, head=ground.examples.head, by_fold=fitting.by_fold)
     if result.best:
         progress(Progress("encoding", TRAINED))
-        outcome = replace(outcome, top=ground.folder / TOP, features=fitting.finish())
+        outcome = replace(
+            outcome,
+            top=ground.folder / TOP,
+            features=fitting.finish(),
+            compressed=fitting.compressed(),
+            compressed_by_fold=fitting.compressed_by_fold,
+        )
     progress(Progress("encoding", 1.0))
     return replace(outcome, tuned=replace(result, seconds=fitting.seconds))
 
@@ -144,6 +156,8 @@ class CrossFitting:
         self.count = len(self.fold_of) - len(self.names)
         self.state = State(folds=int(self.fold_of.max()) + 1, tokens_at_once=TOKENS_AT_ONCE)
         self.by_fold = np.empty((0, self.count, weight.shape[0]), np.float16)
+        self.compressed_by_fold = self.by_fold
+        self._compressor: Compressor | None = None
         self._frozen, self._bound = frozen, bound
         same = (backbone.encoder_id, replace(self.recipe, seconds=0.0), ground.cached, self.set.digest)
         fingerprint = hashlib.sha256(repr(same).encode()).hexdigest()
@@ -244,6 +258,14 @@ class CrossFitting:
         )
         return features[: self.count]
 
+    def compressed(self) -> Compressed | None:
+        """What the tuned graph can be cut down to; see `low_rank.compressed`."""
+        if self._compressor is None:
+            return None
+        return low_rank.compressed(
+            self.ground, self.model.tuned(), original=self._original, hidden=self.hidden, told=self._encoded
+        )
+
     def _is_hopeless(self) -> bool:
         """Whether what there is says that the tuning will not be kept, and that matters."""
         if self.recipe.to_the_end:
@@ -283,13 +305,16 @@ class CrossFitting:
         self._groups = self.model.groups(self.rate, decay, WEIGHT_DECAY)
         self.model.zero_grad(set_to_none=True)
         self._original, self._first = self.model.tuned(), self._weights()
+        if self.ground.backbone.precision == "fp32":
+            self._compressor = Compressor(self.ground.graph, self._original)
         self._step_s = float(np.mean(times[1:] or times))
         self._batch = float(np.mean(sizes))
         some = by_length(self.set, np.arange(self.count))[:: max(1, self.count // 32)]
         started = time.monotonic()
         self._features(some)
         each_s = (time.monotonic() - started) / int(self.set.lengths[some].sum())
-        self._encode_s = each_s * int(self.set.lengths[: self.count].sum())
+        # They are encoded twice: as they are tuned, and as that is cut down to.
+        self._encode_s = 2 * each_s * int(self.set.lengths[: self.count].sum())
 
     def optimizer(self) -> torch.optim.Optimizer:
         """For what gets gradients; `begin` comes before."""
@@ -390,12 +415,19 @@ class CrossFitting:
         rows = by_length(self.set, np.arange(self.count))
         started = time.monotonic()
         found = self._features(rows)
-        self._encode_s = time.monotonic() - started
         if not np.isfinite(found).all():
             raise _DivergedError
         features = np.empty((1, *found.shape), np.float16)
         features[0, rows] = found
         self.by_fold = np.concatenate([self.by_fold, features])
+        if self._compressor is not None:
+            # What a training is worth that is cut down to an adapter; its weights are the first ones again after this.
+            cut_down = self._compressor.weights(self._compressor.adapter(self.model.tuned()))
+            self._restore({f"module.{name}": torch.from_numpy(it) for name, it in cut_down.items()})
+            features = np.empty_like(features)
+            features[0, rows] = self._features(rows)
+            self.compressed_by_fold = np.concatenate([self.compressed_by_fold, features])
+        self._encode_s = time.monotonic() - started
 
     def _begin_again(self, optimizer: torch.optim.Optimizer) -> bool:
         """Begins all trainings anew, at a lower rate, as they have to be alike; returns whether to go on."""
@@ -405,6 +437,7 @@ class CrossFitting:
         _log.warning("training diverged at step %d: anew, at %.2g of the rate", state.step, state.rate)
         state.run = state.step = 0
         self.by_fold = self.by_fold[:0]
+        self.compressed_by_fold = self.by_fold
         self._restore(self._first)
         self._reset(optimizer)
         return state.diverged < MAX_DIVERGED
@@ -451,6 +484,8 @@ class CrossFitting:
     def _save(self, optimizer: torch.optim.Optimizer) -> None:
         self.state.seconds = self.seconds
         kept = {str(fold): torch.from_numpy(it) for fold, it in enumerate(self.by_fold)}
+        low = enumerate(self.compressed_by_fold)
+        kept |= {f"{_CUT_DOWN}{fold}": torch.from_numpy(it) for fold, it in low}
         self._checkpoint.save(self.state, weights=self._weights(), best=kept, optimizer=optimizer)
         self._saved = time.monotonic()
 
@@ -462,7 +497,11 @@ class CrossFitting:
         self.state, weights, kept = found
         self._restore(weights)
         if kept:
-            self.by_fold = np.stack([kept[str(fold)].numpy() for fold in range(len(kept))])
+            folds = range(sum(not it.startswith(_CUT_DOWN) for it in kept))
+            self.by_fold = np.stack([kept[str(fold)].numpy() for fold in folds])
+            if self._compressor is not None:
+                low = [kept[f"{_CUT_DOWN}{fold}"].numpy() for fold in folds]
+                self.compressed_by_fold = np.stack(low)
         self._began -= self.state.seconds  # what it took before counts against the time budget
         done = self.state.run * self.state.steps + self.state.step
         _log.info("tuning goes on from step %d", done)

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from graft_server.backbones.backbone import Backbone
+from graft_server.backbones.torch.tuning.compressed import Compressed
 from graft_server.backbones.torch.tuning.examples import Examples
 from graft_server.backbones.tuning_contract import Recipe, Tuned
 
@@ -48,6 +49,11 @@ class Outcome:
     by_fold: NDArray[np.float16] | None = None
     """shape (f, n, d): features of all examples after a training without fold 0, 1 to f - 1; None: it was no
     cross-fitting."""
+
+    compressed: Compressed | None = None
+    """The adapter that the tuned graph was cut down to; None: there is none."""
+    compressed_by_fold: NDArray[np.float16] | None = None
+    """As `by_fold`, by the adapters of these trainings."""
 
     @property
     def measured(self) -> bool:

@@ -68,8 +68,17 @@ def tune(payload: Tuning, place: Place, progress: OnProgress) -> Tuned:
     made = ""
     if outcome.head is not None and (outcome.top is not None or outcome.measured):
         top = b"" if outcome.top is None else outcome.top.read_bytes()
+        low = outcome.compressed
+        adapter = b"" if low is None else low.adapter.encoded()
         parts = TunedParts(outcome.features, outcome.head, len(top), outcome.by_fold)
-        made = parts.write(objects, payload.folder, top)
+        if low is not None and len(adapter) < len(top):
+            parts = dataclasses.replace(
+                parts,
+                rank=low.adapter.rank,
+                compressed=low.features[: len(chosen.ids)],
+                compressed_by_fold=outcome.compressed_by_fold,
+            )
+        made = parts.write(objects, payload.folder, top, adapter if parts.rank else b"")
     shutil.rmtree(folder, ignore_errors=True)
     return dataclasses.replace(outcome.tuned, made=made)
 

@@ -20,8 +20,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from graft_server.backbones.torch.tuning import tuned_graph
+from graft_server.backbones.torch.tuning import low_rank, tuned_graph
 from graft_server.backbones.torch.tuning.checkpoint import Checkpoint, State, Weights
+from graft_server.backbones.torch.tuning.compressed import Compressed
 from graft_server.backbones.torch.tuning.device import has_bfloat16
 from graft_server.backbones.torch.tuning.ground import Ground, Outcome
 from graft_server.backbones.torch.tuning.hidden import Hidden, by_length, parts
@@ -88,7 +89,13 @@ def tuned(ground: Ground, progress: OnProgress) -> Outcome:
     outcome = Outcome(result)
     if result.best:
         progress(Progress("encoding", TRAINED))
-        outcome = replace(outcome, top=ground.folder / TOP, features=loop.finish(), head=loop.head)
+        outcome = replace(
+            outcome,
+            top=ground.folder / TOP,
+            features=loop.finish(),
+            head=loop.head,
+            compressed=loop.compressed(),
+        )
     progress(Progress("encoding", 1.0))
     return replace(outcome, tuned=replace(result, seconds=loop.seconds))
 
@@ -181,6 +188,12 @@ class Loop:
             told=self._encoded,
         )
 
+    def compressed(self) -> Compressed | None:
+        """What the tuned graph can be cut down to; see `low_rank.compressed`."""
+        return low_rank.compressed(
+            self.ground, self.model.tuned(), original=self._original, hidden=self.hidden, told=self._encoded
+        )
+
     @property
     def head(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """The head, as it is."""
@@ -235,7 +248,8 @@ class Loop:
         each_s = (time.monotonic() - started) / int(self.set.lengths[self._held_out].sum())
         # What comes after the last step, and encoding all examples, have to fit into the time as well.
         evaluations = (1 + len(MIXTURES)) * (time.monotonic() - started)
-        self._reserved_s = each_s * int(self.set.lengths.sum()) + evaluations
+        # They are encoded twice: by the tuned graph, and by the adapter that it is cut down to.
+        self._reserved_s = 2 * each_s * int(self.set.lengths.sum()) + evaluations
 
     def _step(self, optimizer: torch.optim.Optimizer, total: int) -> str:
         """One step; returns why training ends, or ""."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,14 +11,15 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from graft_server.backbones.backbone import Backbone
 from graft_server.backbones.graphs.adapted import merged, with_adapters
 from graft_server.backbones.graphs.adapters import Adapter, in_lanes, places_of, room_of
 from graft_server.backbones.graphs.cache import HIDDEN
 from graft_server.backbones.graphs.compressing import Compressor
 from graft_server.backbones.preprocessing import Preprocessor
 from graft_server.backbones.text.preprocessor import is_packed
+from graft_server.backbones.torch.tuning.compressed import Compressed
 from graft_server.backbones.torch.tuning.examples import Examples
+from graft_server.backbones.torch.tuning.ground import Ground
 from graft_server.backbones.torch.tuning.hidden import Hidden, by_length, session_over
 from graft_server.backbones.torch.tuning.tuned_graph import features_of, untold
 from graft_server.domain.views import POOLED
@@ -34,26 +34,12 @@ MERGED, ADAPTED = "merged.onnx", "adapted.onnx"
 Array = NDArray[np.float32]
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Compressed:
-    """An adapter, and what it makes of the examples."""
-
-    adapter: Adapter
-    features: NDArray[np.float16]
-    """shape (n, d)."""
-
-
 def compressed(
-    folder: Path,
-    examples: Examples,
+    ground: Ground,
     tuned: Mapping[str, Array],
     *,
-    backbone: Backbone,
-    graph: Path,
     original: Mapping[str, Array],
     hidden: Hidden | None,
-    preprocessor: Preprocessor,
-    threads: int,
     told: Callable[[int], None] = untold,
 ) -> Compressed | None:
     """Cuts tuned weights down to an adapter; None where the graph has no room for one, or would serve it otherwise.
@@ -61,19 +47,16 @@ def compressed(
     So it is where weights are no plain products, or not in float32: the tuned graph is kept then.
 
     Args:
-        folder: Where it writes.
-        examples: Those whose features are wanted.
+        ground: What was tuned, and where.
         tuned: The tuned weights by name; see `tunable.Tunable.tuned`.
-        backbone: What is tuned.
-        graph: The file of the encoder, or of its part above the cut.
         original: The weights from before.
         hidden: The hidden states at the cut; None where all is tuned.
-        preprocessor: The backbone's.
-        threads: How many batches are encoded at once.
         told: Told how many examples have been encoded.
     """
+    backbone, folder, graph, examples = ground.backbone, ground.folder, ground.graph, ground.examples
     if backbone.precision != "fp32":
         return None
+    preprocessor = backbone.preprocessor()
     adapter = Compressor(graph, original).adapter(tuned)
     if not adapter.products:
         return None
@@ -88,7 +71,7 @@ def compressed(
     if not worst <= PARITY:  # the negation makes NaN fail too
         _log.info("the tuned layers are kept as they are: in a mixed batch an adapter is off by %.1e", worst)
         return None
-    features = features_of(path, examples, hidden, preprocessor, threads=threads, told=told)
+    features = features_of(path, examples, hidden, preprocessor, threads=ground.threads, told=told)
     return Compressed(adapter, features.astype(np.float16))
 
 

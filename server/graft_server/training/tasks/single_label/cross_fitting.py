@@ -53,10 +53,10 @@ def folds_of(examples: Examples, seed: int) -> NDArray[np.int32] | None:
 
 
 def measure_cross_fitted(
-    objects: Objects, task: Finishing, tried: TuningReport
+    objects: Objects, task: Finishing, tried: TuningReport, made: TunedParts
 ) -> tuple[TuningReport, TunedHead | None]:
     """Chooses the head on the tuned features, and measures it out of fold."""
-    kept, made = TuningSet.read(objects, task.prepared), TunedParts.read(objects, task.tuned.made)
+    kept = TuningSet.read(objects, task.prepared)
     fitted = _fitted(kept, made, task.seed)
     rows = np.flatnonzero(fitted.measured)
     if not len(rows):
@@ -85,6 +85,7 @@ def measure_cross_fitted(
     )
     if not report.kept:
         return report, None
+    losses, measured_by = figures.losses(probabilities, labels, soft), weights
     head = _head(fitted, found)
     how = Evaluation(EvaluationMethod.CROSS_VALIDATION, len(fitted.by_fold), len(rows))
     measured_on = rows
@@ -109,7 +110,9 @@ def measure_cross_fitted(
     # What a further tuning measures on may lie in a fold that was left out: there the frozen head stands for this one.
     answered = np.where(fitted.measured[:, None], found.probabilities, fitted.frozen)
     of_measured = answered[kept.part == Part.MEASURE].astype(np.float32)
-    return report, TunedHead(head, made.features.astype(np.float32), of_measured, measured.reported)
+    return report, TunedHead(
+        head, made.features.astype(np.float32), of_measured, losses, measured_by, measured.reported
+    )
 
 
 def _fitted(kept: TuningSet, made: TunedParts, seed: int) -> CrossFitted:

@@ -135,10 +135,10 @@ def _start(examples: Examples, settings: Mapping[str, float], part: NDArray[np.i
 
 
 def measure_tuned(
-    objects: Objects, task: Finishing, tried: TuningReport
+    objects: Objects, task: Finishing, tried: TuningReport, made: TunedParts
 ) -> tuple[TuningReport, TunedHead | None]:
     """Chooses the head on the tuned features, and measures it against the frozen one, and the best one so far."""
-    kept, made = TuningSet.read(objects, task.prepared), TunedParts.read(objects, task.tuned.made)
+    kept = TuningSet.read(objects, task.prepared)
     features = made.features.astype(np.float32)
     held_out = np.flatnonzero((kept.part == Part.STOP) | (kept.part == Part.MEASURE))
     rows = np.concatenate([held_out, np.flatnonzero(kept.part == Part.TRAIN)])
@@ -162,6 +162,7 @@ def measure_tuned(
     )
     if not report.kept:
         return report, None
+    measured_by = weights
     head = _fitted(trial, features[rows], kept.labels[rows], len(held_out), task.seed)
     measured_on = held_out[~stop]
     validation = np.flatnonzero(kept.validation)
@@ -181,7 +182,7 @@ def measure_tuned(
         bound=bound[measured_on],
         evaluation=Evaluation(EvaluationMethod.HELD_OUT, 0, len(labels)),
     )
-    return report, TunedHead(head, features, of_measured, measured.reported)
+    return report, TunedHead(head, features, of_measured, losses, measured_by, measured.reported)
 
 
 def _choose(
