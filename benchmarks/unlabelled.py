@@ -1,11 +1,11 @@
 """What 2,000 examples without a target add at 8 a class: python -m benchmarks.unlabelled [--draws 10] [--sets …].
 
 Heads are selected twice on the same few-shot draw, without and with unlabelled examples that are drawn from the rest of
-the training rows, and both are measured on the published test rows, which neither has seen. On CLINC150 the out-of-scope
-inputs say what becomes of novelty: all unlabelled rows are in scope, then a fifth of them are not.
+the training rows, and both are measured on the published test rows, which neither has seen. On CLINC150 the
+out-of-scope inputs say what becomes of novelty: all unlabelled rows are in scope, then a fifth of them are not.
 
-Raw figures are kept in the cache (`unlabelled-*.json`), so that a run can be cut short and gone on with; delete them after
-changing what they are of.
+Raw figures are kept in the cache (`unlabelled-*.json`), so that a run can be cut short and gone on with; delete
+them after changing what they are of.
 """
 
 from __future__ import annotations
@@ -136,7 +136,7 @@ def _measured(name: str, data: Featured, seed: int) -> dict[str, Any]:
     train = replace(train, unlabelled={view: them[order] for view, them in unlabelled.items()})
     after, taught = _selected(data, train, foreign[len(strange) :])
     report = with_strangers(taught.report, taught.head, train, len(order)).unlabelled
-    assert report is not None  # noqa: S101
+    assert report is not None
     return {
         "examples": len(rows),
         "test": len(data.texts.test),
@@ -176,12 +176,14 @@ def _write(raw: dict[str, list[Any]]) -> None:
         "",
         f"Measured on {hardware()}. `python -m benchmarks.unlabelled`",
         "",
-        f"{PER_CLASS} labelled examples a class, and up to {UNLABELLED:,} of the other training rows without their labels.",
+        f"{PER_CLASS} labelled examples a class, and up to {UNLABELLED:,} of the other training rows without labels.",
         "Accuracies in points on test rows that are in neither; means over draws. Worse: draws in which what was kept",
         "loses more than a point. CPU seconds are of the selection, on a machine that had other work.",
         "",
-        "| set | classes × examples | unlabelled | test | draws | kept | accuracy | gain (least, most) | macro-F1 gain "
-        "| log-loss | gain | worse | seconds | without |",
+        (
+            "| set | classes × examples | unlabelled | test | draws | kept | accuracy | gain (least, most) "
+            "| macro-F1 gain | log-loss | gain | worse | seconds | without |"
+        ),
         "|---" * 14 + "|",
     ]
     gains = []
@@ -204,8 +206,10 @@ def _write(raw: dict[str, list[Any]]) -> None:
         )
     lines += [
         "",
-        f"Mean gain over {len(gains)} sets: {np.mean(gains) if gains else 0:+.2f} points; least of a set: "
-        f"{min(gains, default=0):+.2f}.",
+        (
+            f"Mean gain over {len(gains)} sets: {np.mean(gains) if gains else 0:+.2f} points; least of a set: "
+            f"{min(gains, default=0):+.2f}."
+        ),
     ]
     lines += _novelty(raw)
     save("unlabelled", lines, {"hardware": hardware(), **raw})
