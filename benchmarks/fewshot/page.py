@@ -16,27 +16,15 @@ WORSE = 0.01
 """What counts as worse on the test set, in accuracy."""
 NAME = "fewshot"
 _COLUMNS = (
-    *(
-        "set",
-        "about",
-        "classes",
-        "a class",
-        "draws",
-        "frozen",
-        "auto",
-        "difference",
-        "least",
-        "accepted",
-        "gain",
-    ),
-    *("worse", "s accepted", "s dropped", "CPU s"),
+    "set | about | classes | a class | draws | frozen | auto | difference | least | accepted | gain | worse | "
+    "s accepted | s dropped | CPU s"
 )
 
 
 def write() -> list[str]:
-    """Writes results/fewshot.md and fewshot.json of what the present recipe measured, and returns the page's lines."""
+    """Writes results/fewshot.md and fewshot.json of what the newest recipe measured, and returns the page's lines."""
     every = rows.read()
-    lines = rows.current(every)
+    lines = rows.newest(every)
     draws = [it for it in lines if "case" not in it]
     figures = list(figures_of(draws))
     groups = [_summary(of) for of in _groups(draws)]
@@ -45,9 +33,9 @@ def write() -> list[str]:
     page += [
         "`python -m benchmarks.fewshot` measures it: the method `auto` with a time budget, through the server, on sets",
         "that `benchmarks/fewshot/sets.py` makes of real sentences. Frozen is the version that it publishes first.",
-        f"What was tuned, and how it was judged, is that of commit {', '.join(_commits(lines)) or 'none'}",
-        f"(recipe {rows.recipe()}; {len(every) - len(lines)} draws of other recipes are left out). Other work used",
-        "the machine: seconds are upper bounds.",
+        f"What was tuned, and how it was judged, is that of commit {', '.join(_commits(lines))};",
+        f"{len(every) - len(lines)} draws of earlier recipes are left out. Other work used the machine: seconds",
+        "are upper bounds, and a budget beyond two minutes is for what two minutes do on a machine of its own.",
         "",
         *table(figures, "of"),
         "",
@@ -55,17 +43,24 @@ def write() -> list[str]:
     for (backbone, budget), found in itertools.groupby(groups, lambda it: (it["backbone"], it["budget_s"])):
         page += [f"## {backbone}, {budget:g} s", "", *_table(list(found)), ""]
     page += _bad([it for it in lines if "case" in it])
-    content = {"hardware": hardware(), "recipe": rows.recipe(), "figures": [asdict(it) for it in figures]}
+    content = {
+        "hardware": hardware(),
+        "recipe": lines[-1]["recipe"] if lines else "",
+        "figures": [asdict(it) for it in figures],
+    }
     save(NAME, page, {**content, "groups": groups})
     return page
 
 
 def figures_of(draws: Sequence[Line]) -> Iterable[Figure]:
     """The figures over all sets, for each backbone and number of examples a class."""
-    order = sorted(draws, key=lambda it: (it["backbone"], it["per_class"]))
-    for (backbone, per_class), of in itertools.groupby(order, lambda it: (it["backbone"], it["per_class"])):
+
+    def key(it: Line) -> tuple[str, float, int]:
+        return it["backbone"], it["budget_s"], it["per_class"]
+
+    for (backbone, budget_s, per_class), of in itertools.groupby(sorted(draws, key=key), key):
         found = list(of)
-        where = f"{backbone}, {per_class} a class"
+        where = f"{backbone}, {budget_s:g} s, {per_class} a class"
         by_set = [_summary(list(it)) for it in _groups(found)]
         gaining = [it for it in by_set if not it["about_topic"] and it["accepted"] and it["gain"] >= 0.05]
         accepted = [it for it in by_set if not it["about_topic"] and it["accepted"]]
@@ -131,8 +126,8 @@ def _table(groups: Sequence[Line]) -> list[str]:
         "tuning was accepted; worse: accepted, and more than a point below frozen; s: the whole adaptation, medians;",
         "CPU s: processor time of it, on whatever number of cores.",
         "",
-        f"| {' | '.join(_COLUMNS)} |",
-        f"|{len(_COLUMNS) * '---|'}",
+        f"| {_COLUMNS} |",
+        f"|{len(_COLUMNS.split('|')) * '---|'}",
     ]
     for it in groups:
         cells = [

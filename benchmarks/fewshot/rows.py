@@ -6,7 +6,7 @@ import ast
 import hashlib
 import json
 import subprocess
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -43,15 +43,13 @@ def recipe() -> str:
 
 @cache
 def commit() -> str:
-    """The commit that is checked out, with a "+" where something in the server differs from it."""
-    folder = _SERVER.parent
-    found = subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"], cwd=folder, capture_output=True, text=True, check=True
-    )
-    changed = subprocess.run(
-        ["git", "status", "--porcelain", "."], cwd=folder, capture_output=True, check=True
-    )
-    return found.stdout.strip() + ("+" if changed.stdout else "")
+    """The last commit that changed the code that decides, with a "+" where it was changed since."""
+
+    def git(*words: str) -> str:
+        command = ["git", *words, "--", *_RECIPE]
+        return subprocess.run(command, cwd=_SERVER, capture_output=True, text=True, check=True).stdout.strip()
+
+    return git("log", "-1", "--format=%h") + ("+" if git("status", "--porcelain") else "")
 
 
 def read(path: Path = PATH) -> list[Line]:
@@ -62,6 +60,11 @@ def read(path: Path = PATH) -> list[Line]:
 def current(lines: Iterable[Line]) -> list[Line]:
     """Those that the code as it is measured."""
     return [it for it in lines if it["recipe"] == recipe()]
+
+
+def newest(lines: Sequence[Line]) -> list[Line]:
+    """Those of the recipe that the last line was measured with."""
+    return [it for it in lines if it["recipe"] == lines[-1]["recipe"]]
 
 
 def keep(line: Line, path: Path = PATH) -> None:
