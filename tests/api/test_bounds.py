@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import aclosing
 from pathlib import Path
@@ -14,6 +15,7 @@ import pytest
 
 from graft_server.adapting.intake.foreseen import EXAMPLE_BYTES
 from graft_server.adapting.outbox import MOST_UNREAD
+from graft_server.api import suggesting
 from graft_server.api.exports import Exports
 from graft_server.api.predictions import ANSWER_BYTES, MAX_TOP_K, STREAM_BYTES, STREAM_REQUESTS
 from graft_server.app import Service
@@ -30,8 +32,10 @@ from graft_server.domain.stream import (
     SentChange,
     StartMessage,
 )
+from graft_server.domain.suggestion import SuggestionRequest
 from graft_server.settings import Settings
 from graft_server.sharing.room import Room
+from graft_server.sharing.threads import Threads
 
 MODEL = "tests/bounds"
 FIRST = PageRequest()
@@ -178,6 +182,80 @@ def test_evaluations_that_together_take_more_than_all_may_are_refused_one_by_one
         assert (await first).measured.examples == 10
 
     run(scenario())
+
+
+# ------------------------------------------------------------------------------------------- suggestions
+
+
+def candidates(count: int) -> list[Example]:
+    return [Example(str(number), Input(f"a text number {number}")) for number in range(count)]
+
+
+def test_candidates_that_take_more_memory_than_one_call_may_are_refused(service, run):
+    models = dataclasses.replace(service.models, suggesting=Room(100_000, 50_000))
+    with pytest.raises(InvalidError) as raised:
+        run(models.suggest_examples(MODEL, Selector(), SuggestionRequest(1), stream(candidates(60))))
+    assert (raised.value.reason, raised.value.field) == ("SUGGESTION_TOO_LARGE", "examples")
+    assert models.suggesting.held == 0
+    found = run(models.suggest_examples(MODEL, Selector(), SuggestionRequest(1), stream(candidates(9))))
+    assert (found.candidates, len(found.suggestions)) == (9, 1)
+    assert models.suggesting.held == 0
+
+
+def test_calls_that_together_take_more_than_all_may_are_refused_one_by_one(service, run):
+    models = dataclasses.replace(service.models, suggesting=Room(20_000))
+    go_on = asyncio.Event()
+
+    async def slow() -> AsyncIterator[Any]:
+        yield candidates(10)
+        await go_on.wait()
+
+    async def scenario() -> None:
+        request = SuggestionRequest(1)
+        first = asyncio.create_task(models.suggest_examples(MODEL, Selector(), request, slow()))
+        while not models.suggesting.held:  # noqa: ASYNC110 -- nothing tells it
+            await asyncio.sleep(0)
+        with pytest.raises(OverloadError) as raised:
+            await models.suggest_examples(MODEL, Selector(), request, stream(candidates(15)))
+        assert raised.value.reason == "TOO_MANY_SUGGESTIONS"
+        assert raised.value.retry_after_s > 0
+        go_on.set()
+        assert (await first).candidates == 10
+
+    run(scenario())
+
+
+def test_more_candidates_than_a_call_may_have_are_refused(service, run, monkeypatch):
+    monkeypatch.setattr(suggesting, "MAX_CANDIDATES", 15)
+    batches = stream(candidates(10), candidates(10))
+    with pytest.raises(InvalidError) as raised:
+        run(service.models.suggest_examples(MODEL, Selector(), SuggestionRequest(1), batches))
+    assert (raised.value.reason, raised.value.field) == ("TOO_MANY_CANDIDATES", "examples")
+
+
+def test_a_caller_who_leaves_while_candidates_are_ranked_gives_back_the_room(service, run):
+    threads = Threads("ranking", 1)
+    models = dataclasses.replace(service.models, learning=threads)
+    busy = threading.Event()
+
+    async def sent() -> AsyncIterator[Any]:
+        yield candidates(10)
+        threads.executor.submit(busy.wait)  # the ranking waits behind it
+
+    async def scenario() -> None:
+        work = asyncio.create_task(models.suggest_examples(MODEL, Selector(), SuggestionRequest(1), sent()))
+        while not models.suggesting.held:  # noqa: ASYNC110 -- nothing tells it
+            await asyncio.sleep(0)
+        work.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await work
+        assert models.suggesting.held == 0
+        busy.set()
+        found = await models.suggest_examples(MODEL, Selector(), SuggestionRequest(1), stream(candidates(3)))
+        assert found.candidates == 3
+
+    run(scenario())
+    threads.close()
 
 
 # ------------------------------------------------------------------------------------------- checks

@@ -19,6 +19,7 @@ from graft_server.backbones.source import open_backbone
 from graft_server.backbones.torch.tuning.examples import Examples
 from graft_server.backbones.tuning_contract import Recipe
 from graft_server.backbones.tuning_objects import Part
+from graft_server.domain.report import TuningObjective
 from graft_server.encoding.encoder import Encoder
 from graft_server.encoding.tuned_layers import GraphPart, SplitEncoder, TunedLayers
 from graft_server.jobs.job import Place
@@ -127,3 +128,31 @@ def test_all_layers_are_tuned(tuned, tmp_path, name):
     assert sum(it.size for it in run.model.tuned().values()) > 0.5 * sum(
         it.numel() for it in run.model.module.parameters()
     )
+
+
+@pytest.mark.parametrize("name", ["bert", "resnet", "vit", "whisper"])
+@pytest.mark.slow
+def test_every_kind_is_tuned_by_contrast(named, encoder_cache, tmp_path, name):
+    from graft_server.backbones.torch.tuning.cross_fitting import cross_fitted  # noqa: PLC0415
+    from graft_server.backbones.torch.tuning.ground import Ground  # noqa: PLC0415
+
+    backbone, graph = named(name, encoder_cache)
+    generator = np.random.default_rng(0)
+    count, preprocessor = 16, backbone.preprocessor()
+    items = [preprocessor.made_up(generator, it) for it in [3, 9, 30, 17] * 4]
+    labels = np.arange(count, dtype=np.int32) // 4 % 2
+    fold_of = np.arange(count, dtype=np.int32) % 2
+    head = np.zeros((backbone.dimension, 2), np.float32), np.zeros(2, np.float32)
+    part = np.full(count, Part.TRAIN, np.int8)
+    Examples.write(
+        tmp_path, items=items, labels=labels, weights=np.ones(count), part=part, head=head, fold_of=fold_of
+    )
+    recipe = Recipe(epochs=1, learning_rate=0.01, objective=TuningObjective.CONTRASTIVE, to_the_end=True)
+    ground = Ground(
+        backbone=backbone, recipe=recipe, examples=Examples.read(tmp_path), graph=graph, folder=tmp_path
+    )
+    frozen = np.full((count, 2), 0.5, np.float32)
+    outcome = cross_fitted(ground, lambda _: None, frozen=frozen, bound=np.arange(count))
+    assert (outcome.tuned.ended, outcome.by_fold.shape) == ("done", (2, count, backbone.dimension))
+    before = Encoder(graph, device="cpu", threads=1, collate=preprocessor.collate).encode(items[:1])["pooled"]
+    assert np.abs(outcome.features[:1] - before).max() > 1e-3, "nothing was learned"

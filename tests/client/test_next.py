@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import csv
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -90,11 +92,30 @@ def test_the_unlabelled_examples_of_a_version_are_suggested_where_no_pool_is_nam
     assert {it["input"] for it in found["suggestions"]} < set(BIRDS)
 
 
-def test_lines_and_rows_that_cannot_be_read_are_told(command, few_model, tmp_path):
+def test_lines_and_rows_that_cannot_be_read_are_told(command, server, few_model, tmp_path):
     pool = tmp_path / "pool.txt"
     pool.write_text("\n".join([BIRDS[0], "", BIRDS[1]]))
     out, _ = command("next", few_model, "--from", str(pool), "--json")
     assert sorted(it["line"] for it in json.loads(out)["suggestions"]) == [1, 3]
+    ended = subprocess.run(
+        [
+            sys.executable,
+            "-m",
+            "graft.cli",
+            "--server",
+            server.target,
+            "next",
+            few_model,
+            "--from",
+            "-",
+            "--json",
+        ],
+        input="\n".join(BIRDS),
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert json.loads(ended.stdout)["candidates"] == len(BIRDS)
     pool = tmp_path / "pool.csv"
     pool.write_text(f"text,id\n{BIRDS[0]},1\n,2\n")
     _, said = command("next", few_model, "--from", str(pool))
@@ -104,9 +125,12 @@ def test_lines_and_rows_that_cannot_be_read_are_told(command, few_model, tmp_pat
 
 def test_what_cannot_be_done_is_said(command, few_model, model, tmp_path):
     _, said = command("next", few_model, code=1)
-    assert "has no unlabelled example" in said
+    assert "has no unlabelled example stored, and none was given: name inputs with --from" in said
     _, said = command("next", model, code=1)
-    assert "has no version" in said
+    assert "no model" in said
+    (tmp_path / "empty.csv").write_text("text,id\n")
+    _, said = command("next", few_model, "--from", str(tmp_path / "empty.csv"), code=1)
+    assert "There is no candidate: give inputs with --from" in said
     _, said = command("next", few_model, "--from", str(tmp_path / "none.csv"), code=1)
     assert "none.csv" in said
     pool = write(tmp_path / "pool.csv", [{"text": BIRDS[0]}])

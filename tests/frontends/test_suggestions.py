@@ -71,6 +71,17 @@ def test_stored_unlabelled_examples_are_candidates_without_being_sent(wire, mode
     assert (both.candidates, both.copies) == (len(BIRDS) + len(BILLS), len(BIRDS))
 
 
+def test_the_first_to_label_are_found_among_what_an_adaptation_has_stored(wire, model):
+    call = wire.adapt(model=model, adaptation_id="a")
+    call.next("started")
+    rows = [upsert(text, id=f"u{at}") for at, text in enumerate([*BIRDS, *BILLS])]
+    call.examples(0, [*rows, upsert("a dog barks", "dog"), upsert("another text", id="u0")])
+    call.accepted(len(rows) + 2)
+    found = suggest(wire, model_pb2.SuggestExamplesRequest(model=model, stored=True, count=2))
+    assert (found.version, found.candidates) == (0, len(rows))
+    assert {it.id in {f"u{at}" for at in range(1, 6)} for it in found.suggestions} == {True, False}
+
+
 def test_a_bad_candidate_is_refused_alone(wire, few_model):
     message = candidates(["", BIRDS[0]], model=few_model)
     message.examples.add().input.image = b"no picture"
@@ -102,7 +113,7 @@ def test_what_is_not_there_is_not_found(wire, few_model, model):
     assert fails(wire, candidates(BIRDS, model=model, version=1)).reason == "MODEL_NOT_FOUND"
     assert fails(wire, candidates(BIRDS, model=few_model, version=9)).reason == "VERSION_NOT_FOUND"
     failure = fails(wire, candidates(BIRDS, model=model, stored=True))
-    assert (failure.code, failure.reason) == (NOT_FOUND, "VERSION_MISSING")
+    assert (failure.code, failure.reason) == (NOT_FOUND, "MODEL_NOT_FOUND")
     assert fails(wire, candidates(BIRDS, model=model, backbone="none-such")).code is NOT_FOUND
 
 

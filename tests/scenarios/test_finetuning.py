@@ -20,6 +20,7 @@ import graft
 from graft_server.training.tasks.single_label.noise import is_beyond_noise
 
 SHORT = graft.FineTuning(unfrozen_layers=1, epochs=1)
+UNLABELLED = ("is there a student discount?", "the app does not open on my phone")
 
 
 @pytest.fixture(scope="module")
@@ -30,8 +31,9 @@ def client(server) -> Iterator[graft.Client]:
 
 @pytest.fixture(scope="module")
 def partial(client: graft.Client, intents: list[tuple[str, str]]) -> graft.AdaptResult:
-    """A version with two tuned layers; before it there is a frozen one."""
-    return client.adapt("tests/partial", intents, method="partial", fine_tuning=graft.FineTuning(epochs=2))
+    """A version with two tuned layers, and two unlabelled examples; before it there is a frozen one."""
+    rows = [*intents, *map(graft.Example, UNLABELLED)]
+    return client.adapt("tests/partial", rows, method="partial", fine_tuning=graft.FineTuning(epochs=2))
 
 
 def test_a_partial_version_answers_from_its_tuned_layers(client, partial, intents):
@@ -83,6 +85,12 @@ def test_tuned_and_frozen_models_are_asked_side_by_side(client, partial, few_mod
         )
 
 
+def test_stored_examples_are_ranked_by_what_tuned_layers_make_of_them(client, partial, few):
+    found = client.suggest(partial.model, [few[0][0]], stored=True, n=9)
+    assert (found.version, found.candidates) == (partial.version, len(UNLABELLED) + 1)
+    assert {it.input for it in found} <= {few[0][0], *UNLABELLED}
+
+
 def test_another_server_serves_tuned_layers_from_the_store(server, serve, client, partial):
     before = client.predict(partial.model, "my bill is wrong")[0]
     with graft.Client(serve(store=server.store).target) as other:
@@ -93,18 +101,19 @@ def test_another_server_serves_tuned_layers_from_the_store(server, serve, client
 
 def test_auto_publishes_the_frozen_head_first_and_then_says_what_tuning_brought(client, intents):
     result = client.adapt("tests/auto", intents, method="auto", time_budget=600, fine_tuning=SHORT, seed=1)
-    assert result.version == 2
     frozen = client.version("tests/auto", version=1)
     assert frozen.report.method == "frozen"
-    tuning = result.report.tuning
+    by_objective = {it.objective: it for it in (result.report.tuning, *result.report.other_tunings)}
+    contrastive, tuning = by_objective["contrastive"], by_objective["cross_entropy"]
+    assert result.version == 2 + contrastive.kept
+    assert (contrastive.folds > 0, tuning.folds) == (contrastive.measured > 0, 0)
     gain = tuning.frozen_log_loss - tuning.tuned_log_loss
     # As many gains with the mean and the standard error that the report has: of the true ones no more counts.
     spread = np.arange(tuning.measured) - (tuning.measured - 1) / 2
     gains = gain + spread * tuning.gain_error * np.sqrt(tuning.measured) / spread.std(ddof=1)
     better = is_beyond_noise(gains, np.ones(len(gains)), result.report.classes)
-    assert tuning.kept == better
-    assert result.report.method == ("partial" if better else "frozen")
-    assert result.report.other_tunings == ()
+    assert contrastive.kept or tuning.kept == better
+    assert result.report.method == ("partial" if contrastive.kept or tuning.kept else "frozen")
 
 
 @pytest.mark.slow
@@ -112,15 +121,16 @@ def test_auto_tries_the_upper_layers_and_then_all(client, intents):
     fine_tuning = graft.FineTuning(epochs=1)
     result = client.adapt("tests/auto-both", intents, method="auto", time_budget=600, fine_tuning=fine_tuning)
     report = result.report
-    tried = [*report.other_tunings, report.tuning]
-    assert {it.method for it in tried} == {"partial", "full"}
-    kept = [it.method for it in tried if it.kept]
-    assert report.method == ("full" if "full" in kept else "partial" if "partial" in kept else "frozen")
+    tried = {(it.objective, it.method): it for it in (*report.other_tunings, report.tuning)}
+    order = [("contrastive", "full"), ("cross_entropy", "partial"), ("cross_entropy", "full")]
+    assert set(tried) == set(order)
+    kept = [it for it in order if tried[it].kept]
+    assert report.method == (kept[-1][1] if kept else "frozen")
     assert report.tuning.kept == bool(kept)
     methods = [
         client.version("tests/auto-both", version=it + 1).report.method for it in range(result.version)
     ]
-    between = ["partial"] if "partial" in kept else []
+    between = [method for it, method in order[:2] if (it, method) in kept]
     assert methods == ["frozen", *between, report.method]
     assert client.predict("tests/auto-both", intents[0][0])[0].label == intents[0][1]
 

@@ -1505,11 +1505,12 @@ class SuggestExamplesRequest(_message.Message):
     """At most this many suggestions, 1 to 1,000. 0: 20. Read from the first message only."""
     stored: _builtins.bool
     """If true, the unlabelled examples among those that the version was made with are candidates, too: they need not be
-    sent, nor encoded again. Not for a version with tuned layers. Read from the first message only.
+    sent, nor, unless the version has tuned layers, encoded again. Where there is no version, all that are stored of
+    the model. Read from the first message only.
     """
     backbone: _builtins.str
-    """Where the model has no version: the backbone to compare by. Empty: the default one for what the first candidate
-    is. Read from the first message only.
+    """Where the model has no version: the backbone to compare by. Empty: that of the model's newest adaptation where
+    stored is set, else the default one for what the first candidate is. Read from the first message only.
     """
     @_builtins.property
     def examples(self) -> _containers.RepeatedCompositeFieldContainer[_types_pb2.Example]:

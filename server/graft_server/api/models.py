@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
+import sys
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
@@ -28,8 +29,7 @@ from graft_server.api.suggesting import (
     Suggesting,
     checked_count,
     modality_of,
-    no_version,
-    require_features,
+    unlabelled_among,
 )
 from graft_server.domain.backbone import BackboneDescription, BackboneInfo, BackboneState
 from graft_server.domain.caller import asking
@@ -412,35 +412,66 @@ class ModelApi:
         Raises:
             InvalidError: There is no candidate, or there are too many. A bad one fails alone.
             MissingError: There is no such version or backbone.
-            StateError: What is stored cannot be ranked.
             OverloadError: Calls take as much memory as they may.
         """
         checked_count(request.count)
         known = self.catalogue.snapshot.models.get(check_model(model))
+        if not (known and known.versions) and selector == Selector():
+            return await self._first_examples(model, request, batches)
+        version = self.versions.resolve(model, selector)
+        served = await self.versions.serve(version)
+        stored = await self.versions.stored(version, served)
+        suggester = Suggester(served.trunk, served, stored, self.learning)
         with self.suggesting.share() as share:
-            if not (known and known.versions) and selector == Selector():
-                if request.stored:
-                    raise no_version(model)
-                first = await anext(batches, ())
-                trunk = (
-                    self.trunks.get(request.backbone)
-                    if request.backbone
-                    else self.trunks.reading(modality_of(first))
-                )
-                suggester = Suggester(trunk, None, Stored(), self.learning)
-                batches = _with(first, batches)
-            else:
-                version = self.versions.resolve(model, selector)
-                served = await self.versions.serve(version)
-                stored = await self.versions.stored(version, served)
-                suggester = Suggester(served.trunk, served, stored, self.learning)
             suggesting = Suggesting(suggester, share)
-            if request.stored:
-                require_features(suggester)
-                suggester.add_stored()
+            if request.stored and stored.features is not None:
+                await suggester.add_stored()
                 suggesting.hold()
+            elif request.stored and stored.unlabelled:
+                # Their stored features are not those that the head reads.
+                ids = {it.id for it in stored.unlabelled}
+                await suggesting.add_stored(self._unlabelled(model, ids))
             await suggesting.add_all(batches)
             return await suggesting.result(request, model)
+
+    async def _first_examples(
+        self,
+        model: str,
+        request: SuggestionRequest,
+        batches: AsyncIterator[Sequence[Example | InvalidError]],
+    ) -> Suggestions:
+        """Says which candidates to label first: the model has no version."""
+        name = request.backbone
+        if request.stored and not name:
+            name = await self._backbone_of_newest(model)
+        first = await anext(batches, ())
+        trunk = self.trunks.get(name) if name else self.trunks.reading(modality_of(first))
+        suggester = Suggester(trunk, None, Stored(), self.learning)
+        with self.suggesting.share() as share:
+            suggesting = Suggesting(suggester, share)
+            if request.stored:
+                await suggesting.add_stored(self._unlabelled(model, None))
+            await suggesting.add_all(_with(first, batches))
+            return await suggesting.result(request, model)
+
+    async def _backbone_of_newest(self, model: str) -> str:
+        """The backbone of the model's newest adaptation; "": it has none."""
+        begun = await self.adaptations.begun(model)
+        if not begun:
+            return ""
+        store = await self.adaptations.store_of(model, begun[0][1])
+        return store.start.settings.backbone
+
+    async def _unlabelled(
+        self, model: str, ids: Collection[str] | None
+    ) -> AsyncGenerator[Sequence[Example], None]:
+        """Yields stored examples without a target, those of some ids or, with None, all."""
+        found = await self.adaptations.examples(model, ANY_EXAMPLE, None)
+        entries = cut(found, sys.maxsize, token_of)
+        reading = self.adaptations.reading
+        while (some := await reading.run_in_turn(model, unlabelled_among, entries, ids)) is not None:
+            if some:
+                yield some
 
     async def list_backbones(self) -> tuple[BackboneInfo, ...]:
         """Describes the backbones of this server, by name."""

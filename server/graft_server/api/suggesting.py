@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Collection, Iterator, Sequence
 
 from graft_server.adapting.intake.validation import check_input
-from graft_server.domain.errors import InvalidError, MissingError, OverloadError, StateError
+from graft_server.api.example_lists import some_of
+from graft_server.domain.errors import InvalidError, OverloadError
 from graft_server.domain.evaluated import ExampleError
-from graft_server.domain.examples import Example, Kind, Modality
+from graft_server.domain.examples import Example, Kind, Modality, StoredExample
 from graft_server.domain.names import shown
 from graft_server.domain.suggestion import SuggestionRequest, Suggestions
-from graft_server.serving.stored_inputs import MAX_FEATURED
 from graft_server.serving.suggesting.suggester import Suggester
 from graft_server.sharing.event_loop import in_slices
 from graft_server.sharing.room import Share
@@ -55,51 +55,41 @@ def modality_of(batch: Sequence[Example | InvalidError]) -> Modality | None:
     return _MODALITIES.get(next(kinds, Kind.FEATURES))
 
 
-def require_features(suggester: Suggester) -> None:
-    """Raises StateError where unlabelled examples are stored, and their features are not to be had."""
-    served, stored = suggester.served, suggester.stored
-    if served is None or not stored.unlabelled or stored.features is not None:
-        return
-    model = shown(served.version.model)
-    if served.tuned is not None:
-        raise StateError(
-            f"Version {served.version.number} of model {model} has tuned layers, and what is stored of its unlabelled "
-            "examples are the features of the frozen backbone: send them as candidates (ListExamples has them).",
-            reason="STORED_NOT_FEATURED",
-            field="stored",
-        )
-    raise StateError(
-        f"The features of what is stored of model {model} cannot be read: there are more than {MAX_FEATURED:,} "
-        "examples, or some were lost. Send candidates instead.",
-        reason="STORED_NOT_FEATURED",
-        field="stored",
-    )
-
-
-def nothing_to_rank(request: SuggestionRequest, suggester: Suggester) -> InvalidError:
+def nothing_to_rank(model: str, *, stored: bool) -> InvalidError:
     """The error where there was no candidate at all."""
-    if request.stored and suggester.served is not None:
+    if stored:
         return InvalidError(
-            f"Version {suggester.served.version.number} of model {shown(suggester.served.version.model)} has no "
-            "unlabelled example, and none was sent: send candidates.",
+            f"Model {shown(model)} has no unlabelled example stored, and none was sent: send candidates.",
             reason="CANDIDATES_MISSING",
             field="examples",
         )
     return InvalidError(
-        "There is no candidate: send examples without targets, or set stored for the unlabelled ones of the version.",
+        "There is no candidate: send examples without targets, or set stored for the unlabelled ones that are stored.",
         reason="CANDIDATES_MISSING",
         field="examples",
     )
 
 
-def no_version(model: str) -> MissingError:
-    """The error where stored examples are wanted of a model without a version."""
-    return MissingError(
-        f"Model {shown(model)} has no version, and stored examples are ranked by one: publish one through Adapt, or "
-        "send candidates.",
-        reason="VERSION_MISSING",
-        field="model",
-    )
+def unlabelled_among(
+    entries: Iterator[tuple[StoredExample, str]], ids: Collection[str] | None
+) -> list[Example] | None:
+    """Returns the next of a model's stored examples that are not labelled.
+
+    Args:
+        entries: What is stored, with tokens of pages.
+        ids: The examples that count; None: all.
+
+    Returns:
+        Some of them, or none of the part that was looked at; None: there are no more.
+    """
+    some = some_of(entries)
+    if not some:
+        return None
+    return [
+        it.example
+        for it, _ in some
+        if not it.superseded and not it.example.labelled and (ids is None or it.example.id in ids)
+    ]
 
 
 def _no_room() -> OverloadError:
@@ -144,12 +134,7 @@ class Suggesting:
                 reason="TOO_MANY_EXAMPLES",
                 field="examples",
             )
-        if self._seen + len(batch) > MAX_CANDIDATES:
-            raise InvalidError(
-                f"There are more than {MAX_CANDIDATES:,} candidates: send a random part of them.",
-                reason="TOO_MANY_CANDIDATES",
-                field="examples",
-            )
+        self._require_few(len(batch))
         checked = await in_slices(
             lambda place: _checked(batch[place], place), range(len(batch)), EXAMPLES_AT_ONCE
         )
@@ -164,6 +149,14 @@ class Suggesting:
         self._seen += len(batch)
         self.hold()
 
+    def _require_few(self, more: int) -> None:
+        if self._seen + more > MAX_CANDIDATES or self._suggester.candidates > MAX_CANDIDATES:
+            raise InvalidError(
+                f"There are more than {MAX_CANDIDATES:,} candidates: send a random part of them, without stored ones.",
+                reason="TOO_MANY_CANDIDATES",
+                field="examples",
+            )
+
     def hold(self) -> None:
         """Takes room for what is kept."""
         self._share.take(max(0, self._suggester.size - self._share.held), self._too_large, _no_room)
@@ -176,6 +169,19 @@ class Suggesting:
             field="examples",
         )
 
+    async def add_stored(self, parts: AsyncIterator[Sequence[Example]]) -> None:
+        """Takes in stored examples, by their inputs.
+
+        Raises:
+            InvalidError: They are too many.
+            OverloadError: Calls take as much memory as they may.
+        """
+        async for part in parts:
+            for error in await self._suggester.add(None, part):
+                self._total_rejected += error is not None
+            self._require_few(0)
+            self.hold()
+
     async def result(self, request: SuggestionRequest, model: str) -> Suggestions:
         """Ranks all candidates that were taken in.
 
@@ -186,7 +192,7 @@ class Suggesting:
         served = suggester.served
         seen = suggester.candidates + suggester.labelled + suggester.copies + self._total_rejected
         if not seen:
-            raise nothing_to_rank(request, suggester)
+            raise nothing_to_rank(model, stored=request.stored)
         candidates = suggester.candidates
         return Suggestions(
             model=model,

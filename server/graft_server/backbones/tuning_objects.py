@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from graft_server.backbones.cross_fitted import nothing_to_gain
 from graft_server.domain.report import TuningObjective
 from graft_server.store.objects.formats import FIRST, require_format
 from graft_server.store.objects.objects import Objects
@@ -75,6 +76,13 @@ class TuningSet:
             TuningObjective.CROSS_ENTROPY: bool((self.part == Part.MEASURE).any()),
         }
         return tuple(it for it, does in suits.items() if does)
+
+    @property
+    def nothing_to_gain(self) -> bool:
+        """Whether a contrastive tuning could not show that it is better than the frozen head."""
+        if self.fold_of is None or self.out_of_fold is None:
+            return False
+        return nothing_to_gain(self.out_of_fold, self.labels, self.fold_of)
 
     def write(self, objects: Objects, folder: str) -> str:
         """Creates the object, and returns its key."""

@@ -92,6 +92,8 @@ class Trained(Made):
     """The key of the `TuningSet` for a tuning; "": none can follow, or none was asked for."""
     objectives: tuple[TuningObjective, ...] = (TuningObjective.CROSS_ENTROPY,)
     """What tunings may learn by: what the examples suffice for, and are not too many for."""
+    nothing_to_gain: bool = False
+    """Whether the head is right on so many examples that no contrastive tuning could show that it is better."""
     unprepared: str = ""
     """Why none can follow: "too_few" examples, or some are "features" already."""
 

@@ -106,6 +106,7 @@ def train(payload: Training, place: Place, progress: OnProgress) -> Trained:
         extension=described.extension,
         prepared=prepared,
         objectives=chosen.objectives if chosen else (),
+        nothing_to_gain=chosen is not None and chosen.nothing_to_gain,
         unprepared=unprepared,
     )
 

@@ -103,6 +103,11 @@ _ENUM: Final = re.compile(r"\bMETHOD_(AUTO|FROZEN|PARTIAL|FULL)\b")
 _PHRASES: Final = (
     ("send some, then commit again", "add some, then try again"),
     ("publish it through Adapt", "'graft adapt' publishes one"),
+    (
+        "send examples without targets, or set stored for the unlabelled ones that are stored",
+        "give inputs with --from, or leave it away for the unlabelled ones that are stored",
+    ),
+    ("and none was sent: send candidates", "and none was given: name inputs with --from"),
     ("top_k", "--top-k"),
     ("from_event", "--from-event"),
     ("declare labels in start", "declare labels with --labels"),

@@ -68,8 +68,8 @@ def add(verbs: Verbs) -> None:
         "--from",
         dest="pool",
         metavar="FILE",
-        help="the unlabelled inputs: a data file, a text file, a folder of pictures or clips, or - for standard input; "
-        "default: the unlabelled examples that the version was made with",
+        help="the unlabelled inputs: a data file, a text file, a folder of pictures or clips, or - for standard input, "
+        "its lines, or with --input a table; default: the unlabelled examples that are stored",
     )
     parser.add_argument(
         "-n",
@@ -142,7 +142,7 @@ def run(args: argparse.Namespace, client: Client, terminal: Terminal) -> None:
         terminal.json(_plain(pool, found))
     else:
         terminal.table(
-            ("rank", "from", "input", "probably", "why"),
+            ("rank", "id" if args.pool is None else "line", "input", "probably", "why"),
             [_cells(rank, it, pool) for rank, it in enumerate(found, 1)],
         )
     if not found:
@@ -194,7 +194,7 @@ def _kind(args: argparse.Namespace) -> str:
     )
     if named or (args.pool != "-" and Path(args.pool).is_dir()):
         return "table"
-    return "lines" if args.pool != "-" and ending_of(args.pool) == "lines" else "table"
+    return "lines" if args.pool == "-" or ending_of(args.pool) == "lines" else "table"
 
 
 def _output(args: argparse.Namespace) -> Path | None:

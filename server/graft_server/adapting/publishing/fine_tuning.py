@@ -215,8 +215,8 @@ class Tuner:
             left = plan.time_budget_s and max(plan.time_budget_s - spent, 0.001)
             part = _part(number)
             started = time.monotonic()
-            tuned = Tuned(ended=frozen.unprepared)
-            if frozen.prepared:
+            tuned = Tuned(ended=frozen.unprepared or "no_gain")
+            if frozen.prepared and not (_is_auto_contrastive(plan, attempt) and frozen.nothing_to_gain):
                 payload = Tuning(
                     backbone=trunk.name,
                     encoder_id=trunk.encoder_id,
@@ -329,6 +329,10 @@ def _tolerant() -> Iterator[None]:
         yield
     except StoreError as error:
         _log.warning("what a tuning left stays until it is swept at a later start: %s", error.message)
+
+
+def _is_auto_contrastive(plan: Plan, attempt: Attempt) -> bool:
+    return plan.auto and attempt.objective is TuningObjective.CONTRASTIVE
 
 
 def _recipe(plan: Plan, attempt: Attempt, store: AdaptationStore, seconds: float) -> Recipe:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from graft_server.backbones.preprocessing import Prepared, features_unread
 from graft_server.domain.caller import Caller, new_call
 from graft_server.domain.errors import InvalidError
-from graft_server.domain.examples import Example, Input, Kind
+from graft_server.domain.examples import DIGEST_BYTES, Example, Input, Kind
 from graft_server.domain.prediction import Prediction
 from graft_server.domain.suggestion import Suggestion, Why
 from graft_server.domain.views import POOLED, stacked
@@ -25,6 +25,7 @@ from graft_server.heads.novelty import ABSTAIN_ABOVE
 from graft_server.serving.stored_inputs import Stored, digests_of
 from graft_server.serving.suggesting.choosing import Choice, choose
 from graft_server.serving.versions import ServedVersion
+from graft_server.sharing.event_loop import in_slices
 from graft_server.sharing.threads import Threads
 
 UNCERTAIN_ABOVE = 0.7
@@ -77,36 +78,49 @@ class Suggester:
         """How many there are."""
         return len(self._places)
 
-    def add_stored(self) -> None:
-        """Takes in the version's unlabelled examples."""
+    async def add_stored(self) -> None:
+        """Takes in the version's unlabelled examples by their stored features, if those were read."""
+        await self.threads.run(self._add_stored)
+
+    def _add_stored(self) -> None:
         if self.stored.features is None:
             return
         for example, features in zip(self.stored.unlabelled, self.stored.features, strict=True):
             data = example.input.data
-            if self._is_new(data[:16], data[16:]):
+            if self._is_new(data[:DIGEST_BYTES], data[DIGEST_BYTES:]):
                 self._add(-1, example.id, features, truncated=False)
 
-    async def add(self, first: int, examples: Sequence[Example | None]) -> list[InvalidError | None]:
+    async def add(self, first: int | None, examples: Sequence[Example | None]) -> list[InvalidError | None]:
         """Takes in candidates.
 
         Args:
-            first: The place of the first one in the stream.
+            first: The place of the first one in the stream; None: they are stored examples.
             examples: The candidates; None: one that is refused already.
 
         Returns:
             The error of each input that cannot be read.
         """
-        known = await self.threads.run(_digests, examples)
         errors: list[InvalidError | None] = [None] * len(examples)
-        fresh = [place for place, it in enumerate(known) if it is not None and self._is_new(*it)]
-        inputs = [it.input for place in fresh if (it := examples[place]) is not None]
-        for place, found in zip(fresh, await self._encoded(inputs), strict=True):
-            example = examples[place]
+        fresh = await self.threads.run(self._fresh, examples)
+        encoded = await self._encoded([example.input for _, example in fresh])
+
+        def take(entry: int) -> None:
+            (place, example), found = fresh[entry], encoded[entry]
             if isinstance(found, InvalidError):
                 errors[place] = found
-            elif example is not None:
-                self._add(first + place, example.id, *found)
+            else:
+                self._add(-1 if first is None else first + place, example.id, *found)
+
+        await in_slices(take, range(len(fresh)))
         return errors
+
+    def _fresh(self, examples: Sequence[Example | None]) -> list[tuple[int, Example]]:
+        """Returns the candidates that are new, with their places."""
+        return [
+            (place, it)
+            for place, it in enumerate(examples)
+            if it is not None and self._is_new(*digests_of(it.input))
+        ]
 
     def _is_new(self, digest: bytes, wording: bytes) -> bool:
         """Whether an input is neither labelled nor a candidate; it is one from now on."""
@@ -225,10 +239,6 @@ class Suggester:
         }
         why = tuple(it for it, is_so in holds.items() if is_so) or (Why.VARIETY,)
         return Suggestion(place, id_, float(choice.gains[entry]), why, similar, uncertainty, prediction)
-
-
-def _digests(examples: Sequence[Example | None]) -> list[tuple[bytes, bytes] | None]:
-    return [None if it is None else digests_of(it.input) for it in examples]
 
 
 def _read(view: str, features: Features) -> Arrays:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Sequence
 
 from graft_server.domain.examples import Task
 from graft_server.domain.method import Method
@@ -23,7 +22,14 @@ from graft_server.domain.report import (
     TuningReport,
 )
 from graft_server.training.reporting.learning_curve import LEAST_EXAMPLES, Law
-from graft_server.training.reporting.tuning_gains import LIKE, MEASURED_WITH, SETS_LEAST, Gain, gains_like
+from graft_server.training.reporting.tuning_gains import (
+    BUDGET_S,
+    FULL_EXAMPLES,
+    LIKE,
+    MEASURED_WITH,
+    SETS_LEAST,
+    gains_like,
+)
 
 LEAST_GAIN = 0.01
 """What gains less than a point is not worth an advice."""
@@ -34,10 +40,6 @@ LEAST_WRONG = 0.03
 """Where fewer answers are wrong, nothing is advised that has no estimate."""
 A_HUNDRED = 100
 """More labels that are told beside twice the examples, where they are fewer than these."""
-BUDGET_S = 60.0
-"""The least time budget that is advised; those above are multiples of it."""
-BUDGET_MARGIN = 1.5
-"""A budget is so many times what the slowest of similar sets took: this server may be slower."""
 MEASURES = {
     Task.SINGLE_LABEL: "accuracy",
     Task.MULTI_LABEL: "micro-F1",
@@ -140,16 +142,15 @@ def _more_to_tell(examples: int) -> Advice:
 def _time(report: Report, wrong: float) -> Advice:
     """What a time budget may bring, by the sets on which that was measured."""
     a_class = report.examples / max(report.classes, 1)
-    gains = gains_like(a_class, 1 - wrong)
+    gains, seconds = gains_like(a_class, 1 - wrong), _budget(report.examples)
     if len(gains) < SETS_LEAST:
         text = (
-            f"With a time_budget of {BUDGET_S:.0f} seconds or more the method auto tunes the backbone, too, and keeps "
+            f"With a time_budget of {seconds:.0f} seconds or more the method auto tunes the backbone, too, and keeps "
             "what gains: that pays where meaning is not topic (kinds of questions, feelings, tone)."
         )
-        return Advice(AdviceKind.TIME, text, cost_seconds=BUDGET_S)
+        return Advice(AdviceKind.TIME, text, cost_seconds=seconds)
     low, high = min(it.gain for it in gains), max(it.gain for it in gains)
     mean = sum(it.gain for it in gains) / len(gains)
-    seconds = _budget(gains, report.examples)
     gained = sum(it.gain >= LEAST_GAIN for it in gains)
     text = (
         f"A time_budget of {seconds:.0f} seconds, in which the method auto tunes the backbone, may bring "
@@ -160,10 +161,9 @@ def _time(report: Report, wrong: float) -> Advice:
     return Advice(AdviceKind.TIME, text, mean, low, high, cost_seconds=seconds)
 
 
-def _budget(gains: Sequence[Gain], examples: int) -> float:
-    """The time budget for a tuning of so many examples, in seconds: what similar sets took, an example."""
-    slowest = max(it.seconds / it.examples for it in gains) * examples
-    return BUDGET_S * max(1, math.ceil(BUDGET_MARGIN * slowest / BUDGET_S))
+def _budget(examples: int) -> float:
+    """The time budget for a tuning of so many examples, in seconds: in whole minutes."""
+    return 60.0 * math.ceil(BUDGET_S * max(1.0, examples / FULL_EXAMPLES) / 60)
 
 
 def _after(tried: TuningReport, *, others: bool) -> list[Advice]:
@@ -177,9 +177,9 @@ def _after(tried: TuningReport, *, others: bool) -> list[Advice]:
             f"time_budget is too short for tuning {what}, so this was not tried. Give a longer one,{fewer}."
         )
         return [Advice(AdviceKind.TIME, text)]
-    seconds = 2 * max(tried.seconds, BUDGET_S)
+    seconds = max(2 * tried.seconds, BUDGET_S)
     if tried.ended == "time" and tried.objective is TuningObjective.CONTRASTIVE and not tried.kept:
-        text = "time_budget ended before the training on all examples, so the tuning came to nothing. Give a longer one."
+        text = "time_budget ended before the training on all examples, and nothing came of it. Give a longer one."
         return [Advice(AdviceKind.TIME, text, cost_seconds=seconds)]
     if tried.ended == "time" and (tried.kept or not tried.measured):
         text = (
