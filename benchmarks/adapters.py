@@ -204,7 +204,7 @@ def accuracy(few: Sequence[str]) -> list[Figure]:
     rows, tested = rng.permutation(len(data.train))[:ROWS], rng.permutation(len(data.test))[:TESTED]
     train = [data.train[it] for it in rows], data.train_labels[rows]
     test = [data.test[it] for it in tested], data.test_labels[tested]
-    recipe = Recipe(below=backbone.layers - 2, epochs=2)
+    recipe = Recipe(below=backbone.layers - 2, epochs=2, learning_rate=3e-4)
     found = _tuned(f"GoEmotions, {ROWS:,} rows, 2 of 6 layers", backbone, recipe, train, test)
     for name in few:
         some = load(name)
