@@ -13,7 +13,7 @@ The sum is submodular, so that the greedy choice is within 1 - 1/e of the best o
 only shrink as more is chosen, so that few have to be computed again for each choice (lazy greedy: Minoux, 1978).
 Facility location for active learning: Wei, Iyer and Bilmes, 2015.
 
-On Banking77 and CLINC150 166 and 177 examples chosen so, 50 at a time, give the accuracy of 400 random ones; see
+On Banking77 and CLINC150 166 and 178 examples chosen so, 50 at a time, give the accuracy of 400 random ones; see
 `benchmarks/results/labelling.md`.
 """
 
