@@ -137,6 +137,15 @@ def test_after_a_tuning_that_is_kept_the_forecast_is_said_to_be_the_frozen_heads
         assert (time.cost_seconds, "ended the tuning of 6 of 6 layers" in time.text) == (140.0, True)
 
 
+def test_the_advice_to_label_more_for_a_forecast_is_none_itself(make_set):
+    few = select_single_label(make_set((10, 10), noise=2.0), seed=0).report
+    tuning = TuningReport(Method.FULL, True, "done", 6, 6, measured=20)
+    tuned = dataclasses.replace(advised(few), method=Method.FULL, tuning=tuning)
+    (labels,) = advised(tuned, tried=tuning).advice
+    assert "from 40 on" in labels.text
+    assert OF_FROZEN not in labels.text
+
+
 def test_a_budget_that_ended_between_the_folds_asks_for_a_longer_one(rising):
     tuning = TuningReport(
         *(Method.FULL, False, "time", 6, 6), measured=50, objective=TuningObjective.CONTRASTIVE, seconds=20.0

@@ -239,6 +239,15 @@ def test_its_head_knows_what_is_unlike_the_examples_it_has_seen_and_not_those_it
     assert (strange.novelty > ABSTAIN_ABOVE).mean() > 0.9
 
 
+def test_of_unlabelled_examples_a_tuned_version_says_that_it_learned_from_none(tmp_path, make_set):
+    pool = {"pooled": make_set((30, 30, 30, 30), noise=1.0, seed=3).features["pooled"]}
+    tried = tried_on(tmp_path, make_set((12, 12, 12, 12), noise=1.0, unlabelled=pool))
+    before = tried.frozen.report.unlabelled
+    assert (before.used, before.log_loss_before > 0) == (120, True)
+    found = tried.tuning(0.8, auto=False).report.unlabelled
+    assert (found.examples, found.used, found.kept, found.log_loss_before) == (120, 0, False, 0.0)
+
+
 def test_where_labels_are_chance_nothing_is_kept(tmp_path, make_set):
     train = make_set((12, 12, 12, 12), noise=4.0)
     shuffled = replace(train, labels=np.random.default_rng(1).permutation(train.labels))

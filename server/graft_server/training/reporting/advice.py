@@ -126,7 +126,8 @@ def _unfinished(tried: TuningReport | None) -> bool:
 
 
 def _of_frozen(labels: Advice) -> Advice:
-    if labels.text.endswith(OF_FROZEN):
+    forecast = labels.expected_gain_high > labels.expected_gain_low
+    if not forecast or labels.text.endswith(OF_FROZEN):
         return labels
     return dataclasses.replace(labels, text=labels.text + OF_FROZEN)
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from graft_server.domain.report import Candidate, Evaluation, HeadChoice, Report
+from graft_server.domain.report import Candidate, Evaluation, HeadChoice, Report, UnlabelledReport
 from graft_server.domain.views import POOLED
 from graft_server.evaluation import figures
 from graft_server.evaluation.interval import Published
@@ -48,6 +48,9 @@ class Measured:
         found = figures.figures(
             probabilities, labels, weights, self.soft, bound=self.bound, folds=folds, published=published
         )
+        # Tuning learns from labelled examples alone, whatever the frozen head tried.
+        of = frozen.unlabelled
+        unlabelled = of and UnlabelledReport(of.examples, novel_share=of.novel_share, drift=of.drift)
         return dataclasses.replace(
             frozen,
             accuracy=found.accuracy,
@@ -62,4 +65,5 @@ class Measured:
             confusions=figures.confusions(names, labels, predicted),
             reliability=figures.reliability(probabilities, labels, weights, self.soft),
             learning_curve=None,
+            unlabelled=unlabelled,
         )
