@@ -253,6 +253,8 @@ class Tuner:
             spent += took
             best_measured = finished.measured or best_measured
             if plan.time_budget_s and plan.time_budget_s - spent < LEAST_SHARE * plan.time_budget_s:
+                for left_out in range(number + 1, len(attempts)):
+                    pace.told(_part(left_out), 1.0, Progress(stage="selecting"))
                 del attempts[number + 1 :]
             last = number == len(attempts) - 1
             best = await on_better(attempt.name, finished) if finished.kept and not last else finished

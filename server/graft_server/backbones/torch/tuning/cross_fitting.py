@@ -15,7 +15,6 @@ import logging
 import math
 import time
 from dataclasses import dataclass, replace
-from typing import NoReturn
 
 import numpy as np
 import torch
@@ -43,6 +42,7 @@ from graft_server.backbones.torch.tuning.loop import (
     TOP,
     TRAINED,
     WEIGHT_DECAY,
+    NoTimeError,
 )
 from graft_server.backbones.torch.tuning.memory import within_memory
 from graft_server.backbones.torch.tuning.tunable import Tunable, forward
@@ -59,8 +59,6 @@ GRAPH_S = 2.0
 """What writing and checking the tuned graph takes, besides encoding."""
 TIMED = 4
 """Steps whose time says how long the others take; the first one does not count."""
-
-
 _CUT_DOWN = "cut down "
 """What the names of an adapter's features in a checkpoint begin with."""
 
@@ -88,8 +86,6 @@ class State:
     """How often a step's parts were made smaller."""
     tokens_at_once: int = 0
     """How large they are."""
-    ended: str = ""
-    """Why the trainings without a fold ended; "": they have not."""
 
 
 def cross_fitted(
@@ -184,7 +180,7 @@ class CrossFitting:
         """Trains, and leaves the model as the training on all examples does, if it comes to that."""
         try:
             self.keep_hidden()
-        except _NoTimeError:
+        except NoTimeError:
             return self._result("no_time")
         self.begin()
         optimizer = self.optimizer()
@@ -515,7 +511,7 @@ class CrossFitting:
         needed_s = took_s * (1 - done) / done if took_s > SETTLED_S else 0.0
         left_s = self.recipe.seconds - self.seconds
         if self.recipe.seconds and needed_s > left_s and not self._checkpoint.path.exists():
-            _no_time()
+            raise NoTimeError
         if now - self._told > PROGRESS_S:
             self._told = now
             total = len(self.set.labels)
@@ -546,16 +542,8 @@ class CrossFitting:
         self._progress(Progress("tuning", share, metrics, eta_s, done=done, total=total, unit="steps"))
 
 
-class _NoTimeError(Exception):
-    """The budget does not even suffice for what is computed once."""
-
-
 class _DivergedError(Exception):
     """A loss or a feature is no finite number."""
-
-
-def _no_time() -> NoReturn:
-    raise _NoTimeError
 
 
 def _rate_at(share: float) -> float:
