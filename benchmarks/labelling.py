@@ -137,7 +137,7 @@ def _next(
     features = stacked(data.train, view)
     read = features[left].astype(np.float32)
     uncertainty = None if head is None else head.uncertainty(head.scores(read))
-    choice = choose(_unit(read), _unit(features[rows].astype(np.float32)), uncertainty, count)
+    choice = choose(read, features[rows], uncertainty, count)
     return left[choice.rows]
 
 
@@ -153,10 +153,6 @@ def _labelled(data: Featured, rows: NDArray[np.int64]) -> ClassifiedSet:
         labels=labels.astype(np.int32),
         label_features={view: array[seen] for view, array in names.items()},
     )
-
-
-def _unit(rows: NDArray[np.float32]) -> NDArray[np.float32]:
-    return rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), np.float32(1e-12))
 
 
 def _accuracy(data: Featured, head: Head, rows: NDArray[np.int64]) -> float:

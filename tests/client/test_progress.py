@@ -44,6 +44,7 @@ def told(stage: str, fraction: float = 0.0, **more: Any) -> graft.AdaptProgress:
 
 
 TUNING = {"epoch": 1.25, "epochs": 4.0, "train_loss": 0.4321, "held_out_log_loss": 0.5}
+CROSS_FITTING = {"training": 3.0, "trainings": 5.0, "train_loss": 2.0}
 
 
 @pytest.mark.parametrize(
@@ -55,6 +56,10 @@ TUNING = {"epoch": 1.25, "epochs": 4.0, "train_loss": 0.4321, "held_out_log_loss
         (
             told("tuning", done=40, total=400, unit="steps", metrics=TUNING),
             "tuning: step 41 of 400, epoch 1.2 of 4, loss 0.432, held-out 0.500",
+        ),
+        (
+            told("tuning", done=57, total=120, unit="steps", metrics=CROSS_FITTING),
+            "tuning: step 58 of 120, training 3 of 5, loss 2.000",
         ),
         (told("caching", done=8, total=10, unit="examples"), "preparing to tune 8 of 10 examples"),
         (told("waiting"), "waiting for a worker: others train"),

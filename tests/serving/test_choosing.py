@@ -111,3 +111,13 @@ def test_nothing_is_computed_for_a_caller_who_has_left():
     rows, _ = clusters([20])
     with pytest.raises(LeftError):
         choose(rows, nothing(), None, 1, left=lambda: True)
+
+
+def test_rows_are_compared_by_their_direction_whatever_their_length_and_precision():
+    rows, of = clusters([60, 30, 40])
+    lengths = np.random.default_rng(2).uniform(0.5, 3, size=(len(rows), 1))
+    longer = (rows * lengths).astype(np.float16)
+    expected = choose(rows.astype(np.float16), rows[of == 0][:2], None, 5)
+    choice = choose(longer, longer[of == 0][:2], None, 5)
+    assert choice.rows.tolist() == expected.rows.tolist()
+    assert choice.gains == pytest.approx(expected.gains, abs=1e-2)

@@ -86,8 +86,9 @@ class SyncAdapting(SyncRequests):
                 id is known replaces it. Instead of a label, a pair may have a set of labels, a value (a float) or a
                 distribution over labels (a dict). A target is missing if it is None, the float NaN, pandas' NA or NaT,
                 a NaN of NumPy or decimal, or a text of spaces: such an example is stored without a target, counted in
-                the report's `data.unlabelled_examples`, and not trained on. The texts "nan", "NA", "None" and "null"
-                are labels. Missing members of sets and distributions are left out. Booleans, numbers, NumPy's scalars
+                the report's `data.unlabelled_examples`, and trained on where that makes a model of one label better
+                (`report.unlabelled`). The texts "nan", "NA", "None" and "null" are labels. Missing members of sets and
+                distributions are left out. Booleans, numbers, NumPy's scalars
                 and members of enumerations are labels by their text (2.0 is "2") where the task has labels.
             adaptation_id: Unique within the model. None: a new one.
             writer_id: The name of this feeder, if several feed the same adaptation. Empty: "default".

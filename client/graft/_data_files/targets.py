@@ -27,6 +27,8 @@ def target_of(cells: Cells, columns: Columns) -> dict[str, Any]:
         return {"value": cells.number(columns.target)}
     if columns.labels_from:
         return _indicated(cells, columns.labels_from)
+    if not columns.label:
+        return {}
     value = cells.given(columns.label)
     try:
         return _of_task(_fields(value, columns), columns)

@@ -81,7 +81,7 @@ class Conversion:
         notices = [*self.notices]
         if self._unlabelled:
             notices.append(
-                f"{self._unlabelled:,} of {examples:,} examples carry no target: they are not trained on"
+                f"{self._unlabelled:,} of {examples:,} examples carry no target: they count as unlabelled"
             )
         if self._task == "single_label" and len(self._labels) == 1 and examples > 1:
             notices.append(

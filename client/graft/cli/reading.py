@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
 _LOOK_ROWS: Final = 1_000
 """The most rows of a stream that are looked at before the first is sent."""
+BEYOND: Final = 1 << 40
+"""What is added to the lines of the file of inputs without labels."""
 _LOST: Final = {Use.OTHER_INPUT, Use.OTHER_TARGET}
 _REMEDY: Final = (
     "Name a column that tells every row from every other, leave --id away, or say --id-repeats replace (the last row "
@@ -72,7 +74,16 @@ class ReadFile:
         whole: Whether all rows were looked at before, and not the first alone.
     """
 
-    def __init__(self, data: Data, rows: Rows, columns: Columns, *, policy: str, notes: list[str]) -> None:
+    def __init__(
+        self,
+        data: Data,
+        rows: Rows,
+        columns: Columns,
+        *,
+        policy: str,
+        notes: list[str],
+        pool: Pool | None = None,
+    ) -> None:
         self.name = data.name
         self.notes = notes
         self.whole = True
@@ -80,6 +91,7 @@ class ReadFile:
         self._rows = rows
         self._columns = columns
         self._policy = policy
+        self._pool = pool
         self._ids = IdUse()
         self._swap = SwapGuess()
         self._left_out = 0
@@ -99,6 +111,8 @@ class ReadFile:
                 if not self.whole:  # else the survey has seen it
                     self._swap.add(taken.input, taken.label)
                 yield taken
+        if self._pool is not None:
+            yield from self._pool.examples(rows)
 
     def counts(self, sent: RowCounts | None, rows: RowsRead) -> RowCounts | None:
         """What became of the file's rows.
@@ -109,9 +123,8 @@ class ReadFile:
         """
         if sent is None:
             return None
-        return sent.with_more(
-            refused=rows.refused_count, left_out=self._left_out, blank=self._data.blank_rows
-        )
+        blank = self._data.blank_rows + (self._pool.blank_rows if self._pool is not None else 0)
+        return sent.with_more(refused=rows.refused_count, left_out=self._left_out, blank=blank)
 
     @property
     def task(self) -> str:
@@ -142,6 +155,59 @@ class ReadFile:
             f"{self.name}, line {line}: the id {example.id!r} is not unique: an earlier row has it, with another input "
             f"or label, and would be replaced. {_REMEDY}"
         )
+
+
+class Pool:
+    """The file of inputs without labels, whose rows follow those of the data file.
+
+    Attributes:
+        blank_rows: How many rows without a value were passed over so far.
+    """
+
+    def __init__(self, args: argparse.Namespace) -> None:
+        """Says how it is read: as the data file is, without its columns of targets.
+
+        Raises:
+            DataError: There is no such file, or it has no such columns.
+        """
+        self.blank_rows = 0
+        self._path: str = args.unlabelled
+        self._reading = reading_of(args)
+        wanted = columns_of(args)
+        self._columns = Columns(
+            wanted.input, "", id=wanted.id, subject=wanted.subject, path=wanted.path, second=wanted.second
+        )
+        if Path(self._path).is_dir():
+            raise DataError(
+                f"--unlabelled {self._path} is a folder: give a file with a column of inputs, or with --path of names "
+                "of files"
+            )
+        with self._opened() as data:
+            data.fitted(self._columns)
+
+    def examples(self, rows: RowsRead) -> Iterator[Example]:
+        """The examples; `rows` takes the line of each, beyond all of the data file's.
+
+        Raises:
+            DataError: The file cannot be read as such, or none of its rows.
+        """
+        before, name = rows.place, self._path
+        with self._opened() as data:
+
+            def refuse(error: RowError) -> None:
+                rows.refuse(RowError(name, error.line, error.reason, path=f"{name}, {error.place}"))
+
+            def place(line: int) -> str:
+                return before(line) if line < BEYOND else f"{name}, {data.place(line - BEYOND)}"
+
+            rows.place = place
+            for line, example in numbered_examples(data, self._columns, refuse):
+                rows.take(BEYOND + line)
+                yield example
+            self.blank_rows = data.blank_rows
+
+    def _opened(self) -> Data:
+        return open_data(self._path, self._reading, self._columns)
 
 
 @contextlib.contextmanager
@@ -190,7 +256,9 @@ def read_file(
             notes += _of_ids(args, survey.ids, wanted)
         for note in notes:
             terminal.note(note)
-        file = ReadFile(data, rows, replace(reading.columns, merge=merge), policy=policy, notes=notes)
+        pool = Pool(args) if getattr(args, "unlabelled", None) else None
+        merged = replace(reading.columns, merge=merge)
+        file = ReadFile(data, rows, merged, policy=policy, notes=notes, pool=pool)
         file.whole = whole
         yield file
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from graft._data_files.columns import DataError
 from graft._data_files.refused import FIRST, RowsRead
 from graft._records.adapting.row_counts import RowCounts
-from graft.cli.reading import shown_values
+from graft.cli.reading import BEYOND, shown_values
 from graft.cli.showing.plain import plain
 from graft.cli.showing.spoken import spoken
 from graft.errors import GraftError, Rejection
@@ -68,7 +68,7 @@ def refused_kinds(rejected: Sequence[Rejection], rows: RowsRead) -> list[Refused
 def _row(rejection: Rejection, rows: RowsRead) -> RefusedRow:
     line = rows.line(rejection.sequence)
     place = f"example {rejection.sequence}" if line is None else rows.place(line)
-    return RefusedRow(rejection.sequence if line is None else line, place, rejection.detail)
+    return RefusedRow(rejection.sequence if line is None else line % BEYOND, place, rejection.detail)
 
 
 def say_refusals(

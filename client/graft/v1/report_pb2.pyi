@@ -965,7 +965,7 @@ class DataReport(_message.Message):
     validation_copies: _builtins.int
     """Validation examples that were left out of the figures because training examples are copies of them."""
     unlabelled_examples: _builtins.int
-    """Examples that carry no target, and were therefore not trained on."""
+    """Examples that carry no target; Report.unlabelled says what came of them."""
     confirmed_examples: _builtins.int
     """Examples that were trained on whose target a person has confirmed. They are not in label_errors, and no conflict
     is listed whose examples all are.

@@ -15,7 +15,7 @@ from graft_server.domain.model import Manifest
 from graft_server.domain.views import names_of, stacked
 from graft_server.domain.wording import wording_digest
 from graft_server.store.adaptations.training_rows import read_reduced
-from graft_server.store.catalogue.versions import TOP
+from graft_server.store.catalogue.versions import has_tuned_layers
 from graft_server.store.objects.objects import ObjectMissingError, Objects
 
 _log = logging.getLogger(__name__)
@@ -53,7 +53,7 @@ def read_stored(objects: Objects, manifest: Manifest, view: str) -> Stored:
         view: The features that its head reads.
     """
     # Of a tuned backbone's features none are stored.
-    of_frozen = TOP not in manifest.parts
+    of_frozen = not has_tuned_layers(manifest)
     for encoder_id in [manifest.encoder_id, ""] if of_frozen else [""]:
         try:
             found, features = read_reduced(

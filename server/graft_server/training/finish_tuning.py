@@ -81,7 +81,11 @@ def finish(payload: Finishing, place: Place, progress: OnProgress) -> Finished:
         names = tuple(label.name for label in manifest.labels)
         told = with_truncated_of(measured.reported(report, names), report)
         digest = tuned_digest(report, told, task.seed)
-        report = dataclasses.replace(told, method=task.method, evaluation_digest=digest)
+        # The head on tuned features learns from labelled examples alone.
+        unlabelled = told.unlabelled and dataclasses.replace(told.unlabelled, kept=False)
+        report = dataclasses.replace(
+            told, method=task.method, evaluation_digest=digest, unlabelled=unlabelled
+        )
         manifest = dataclasses.replace(manifest, below=task.below)
     else:
         parts = {it: read_part(objects, task.best, manifest, it) for it in manifest.parts if it != REPORT}

@@ -30,7 +30,7 @@ class RowCounts:
     refused: int = 0
     """Those that were refused, by the client or by the server."""
     unlabelled: int = 0
-    """Those that are stored without a target, and not trained on."""
+    """Those that are stored without a target."""
     deleted: int = 0
     """Those that a later deletion took back."""
     deletions: int = 0

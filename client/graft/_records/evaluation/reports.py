@@ -280,7 +280,7 @@ class DataReport:
     similar_labels: tuple[SimilarLabels, ...] = ()
     """Labels that differ by case, spacing or invisible characters only, and are probably meant to be one."""
     unlabelled_examples: int = 0
-    """Examples that carry no target, and were therefore not trained on."""
+    """Examples that carry no target; what came of them is in `unlabelled` of the report."""
     confirmed_examples: int = 0
     """Examples that were trained on whose target a person has confirmed: none is among the doubtful ones."""
 

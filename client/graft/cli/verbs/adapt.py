@@ -46,6 +46,7 @@ examples:
   graft adapt support/topics train.csv --label topics --label-separator ';'
   graft adapt support/tone train.csv --labels-from toxic,insult,threat
   graft adapt support/hours train.csv --value hours
+  graft adapt support/intents few.csv --unlabelled inbox.csv
 
 {data_files}
 
@@ -73,6 +74,12 @@ def add(verbs: Verbs) -> None:
         help="the model to publish to, for example support/intents; it need not exist",
     )
     add_data(parser)
+    parser.add_argument(
+        "--unlabelled",
+        metavar="FILE",
+        help="a file of inputs without labels, read as DATA is: they follow its rows, and training learns from them "
+        "where that makes the model better; default: none",
+    )
     settings = parser.add_argument_group("how to adapt")
     settings.add_argument(
         "--id-repeats",
@@ -208,6 +215,11 @@ def run(args: argparse.Namespace, client: Client, terminal: Terminal) -> int:
     if not args.check:
         terminal.interrupts.hint = same_command(args, resumed=resumed)(None)
     if is_edited_list(args, terminal):
+        if args.unlabelled:
+            raise ValueError(
+                f"{args.data} is a list of stored examples: send --unlabelled {args.unlabelled} with a data file, in a "
+                "command of its own"
+            )
         return _by_list(args, client, terminal, resumed=resumed)
     if args.check:
         return _check(args, client, terminal, resumed=resumed)
@@ -340,6 +352,7 @@ def _require_followable(args: argparse.Namespace) -> None:
         "--merge-labels": args.merge_labels,
         "--label-cells": args.label_cells,
         "--id-repeats keep": args.id_repeats == "keep",
+        "--unlabelled": args.unlabelled,
     }
     if ignored := [option for option, value in given.items() if value]:
         raise ValueError(

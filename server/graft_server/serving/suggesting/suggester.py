@@ -6,6 +6,7 @@ import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,6 +36,8 @@ TOP_LABELS = 3
 ROW_BYTES = 400
 """The memory of a candidate besides its features and its id."""
 _VIEW = "view"
+_AT_ONCE = 4_096
+"""Candidates whose uncertainty is computed at once."""
 
 
 @dataclass(slots=True)
@@ -194,9 +197,8 @@ class Suggester:
         features = np.stack(self._features)
         self._features.clear()
         uncertainty = None if self.served is None else _uncertainty(self.served, features)
-        choice = choose(
-            _unit(features), self._known(features.shape[1]), uncertainty, count, seed=self.seed, left=left
-        )
+        known = self._known(features.shape[1])
+        choice = choose(features, known, uncertainty, count, seed=self.seed, left=left)
         predictions = self._predictions(features, choice)
         return tuple(
             self._suggestion(
@@ -205,15 +207,15 @@ class Suggester:
             for entry, (row, prediction) in enumerate(zip(choice.rows, predictions, strict=True))
         )
 
-    def _known(self, dimension: int) -> NDArray[np.float32]:
-        """Returns what stands for the labelled inputs, shape (m, dimension), with unit-norm rows.
+    def _known(self, dimension: int) -> NDArray[np.floating[Any]]:
+        """Returns what stands for the labelled inputs, shape (m, dimension).
 
         Where their features are not stored, it is the centroids of the classes by which the head tells novelty.
         """
         if self.stored.labelled is not None:
-            return _unit(self.stored.labelled)
+            return self.stored.labelled
         if self.served is not None:
-            return _unit(self.served.head.novelty.anchors)
+            return self.served.head.novelty.anchors
         return np.zeros((0, dimension), np.float32)
 
     def _predictions(self, features: NDArray[np.float16], choice: Choice) -> list[Prediction | None]:
@@ -252,12 +254,3 @@ def _uncertainty(served: ServedVersion, features: NDArray[np.float16]) -> NDArra
         output = served.head.scores(features[start : start + _AT_ONCE].astype(np.float32))
         parts.append(served.head.uncertainty(output))
     return np.concatenate(parts)
-
-
-_AT_ONCE = 4_096
-
-
-def _unit(rows: NDArray[np.float16]) -> NDArray[np.float32]:
-    unit = rows.astype(np.float32)
-    unit /= np.maximum(np.linalg.norm(unit, axis=1, keepdims=True), np.float32(1e-12))
-    return unit

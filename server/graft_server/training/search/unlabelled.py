@@ -23,7 +23,7 @@ MOST_EXAMPLES = 3_000
 """With more labelled examples they are not tried: what they add is gone by then, and their cost is not."""
 MOST_CELLS = 1_000_000
 """Examples, labelled or not, times classes up to which they are tried."""
-KNOWS = 2.0
+KNOWS = 1.5
 """Standard errors by which the chosen head must be better than the shares of the classes alone: guesses of a head that
 knows nothing teach nothing."""
 WORTH: Mapping[Way, tuple[float, float]] = {
@@ -68,13 +68,15 @@ def with_unlabelled(
         features = stacked(pool, teacher.problem.view)
         students = Students(teacher, features, measure, _strength(judged))
     tried = []
-    for way in WAYS:
+    ways = students.ways
+    steps.expect([cost] * len(ways))
+    for way in ways:
         with steps.step(cost):
             tried.append(judge(students.trial(way), measure))
     weights = measure.weights[measure.measured]
     gains = [difference(before.losses, one.losses, weights, examples.folds) for one in tried]
     worth = [
-        gain.given(*WORTH[way]) if gain.mean > 0 else -np.inf for way, gain in zip(WAYS, gains, strict=True)
+        gain.given(*WORTH[way]) if gain.mean > 0 else -np.inf for way, gain in zip(ways, gains, strict=True)
     ]
     most = int(np.argmax(worth))
     best, gain = tried[most], gains[most]
