@@ -13,7 +13,7 @@ from graft_server.backbones.backbone import Backbone
 from graft_server.backbones.graphs.adapted import merged, products, with_adapters
 from graft_server.backbones.graphs.adapters import LEAST_LANE, Adapter, LowRank, product_key
 from graft_server.backbones.graphs.cache import EncoderCache
-from graft_server.backbones.graphs.cutting import boundary_of, cut
+from graft_server.backbones.graphs.cutting import boundary_of, cut, joined
 from graft_server.domain.errors import BackboneError, CorruptError
 from graft_server.encoding.encoder import Encoder
 from graft_server.encoding.tuned_layers import (
@@ -126,6 +126,14 @@ def test_an_adapter_comes_back_from_its_bytes_and_other_bytes_are_refused(above)
         np.testing.assert_array_equal(found.products[key].offset, low.offset)
     with pytest.raises(CorruptError, match="no adapter"):
         Adapter.decode("k", b"something else")
+
+
+def test_a_merged_adapter_joins_the_part_below_into_one_graph(split, whole, above):
+    one = adapter(above, 1)
+    below = cut(copied(whole), boundary_of(whole, CUT, "minilm")).below
+    joint = segment(joined(below, merged(copied(above), one)))
+    right = split.encode_by(TunedLayers(CUT, one), TEXTS)["pooled"]
+    np.testing.assert_allclose(joint.run(split._collate(TEXTS))["pooled"], right, atol=1e-4)
 
 
 def test_a_graph_without_the_product_of_an_adapter_is_not_merged(above):

@@ -150,7 +150,8 @@ def merged(model: onnx.ModelProto, adapter: Adapter) -> onnx.ModelProto:
             out, plain = node.output[0], f"{node.output[0]}/plain"
             node.output[0] = plain
             offsets.append(numpy_helper.from_array(low.offset, f"{out}/offset"))
-            nodes.append(helper.make_node("Add", [plain, offsets[-1].name], [out]))
+            # Where graphs are joined, nodes are told apart by their names.
+            nodes.append(helper.make_node("Add", [plain, offsets[-1].name], [out], name=f"{out}/add"))
     if left:
         raise BackboneError(
             "The encoder's graph lacks a product that the version's low-rank updates belong to: commit again.",
