@@ -20,6 +20,7 @@ _RECIPE = (
     "backbones/cross_fitted.py",
     "backbones/torch/tuning/contrastive.py",
     "backbones/torch/tuning/cross_fitting.py",
+    "backbones/torch/tuning/run.py",
     "training/tasks/single_label/cross_fitting.py",
     "training/tasks/single_label/few.py",
     "training/tasks/single_label/noise.py",

@@ -10,7 +10,6 @@ their own, so that it comes to the same weights.
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import math
 import time
@@ -22,30 +21,26 @@ from numpy.typing import NDArray
 
 from graft_server.backbones.cross_fitted import LEFT_OUT, NAME, CrossFitted, hopeless
 from graft_server.backbones.graphs.compressing import Compressor
-from graft_server.backbones.torch.tuning import contrastive, low_rank, tuned_graph
-from graft_server.backbones.torch.tuning.checkpoint import Checkpoint, Weights
-from graft_server.backbones.torch.tuning.compressed import Compressed
-from graft_server.backbones.torch.tuning.device import has_bfloat16
-from graft_server.backbones.torch.tuning.ground import Ground, Outcome
-from graft_server.backbones.torch.tuning.hidden import Hidden, by_length, parts
-from graft_server.backbones.torch.tuning.loop import (
+from graft_server.backbones.torch.tuning import contrastive
+from graft_server.backbones.torch.tuning.ground import Compressed, Ground, Outcome
+from graft_server.backbones.torch.tuning.hidden import by_length, parts
+from graft_server.backbones.torch.tuning.memory import within_memory
+from graft_server.backbones.torch.tuning.run import (
     CACHED,
-    CHECKPOINT,
     CHECKPOINT_S,
     CLIP,
     EVALUATED_TOKENS,
     MAX_DIVERGED,
     PROGRESS_S,
-    SETTLED_S,
     SLOWER,
     TOKENS_AT_ONCE,
     TOP,
     TRAINED,
     WEIGHT_DECAY,
     NoTimeError,
+    Run,
 )
-from graft_server.backbones.torch.tuning.memory import within_memory
-from graft_server.backbones.torch.tuning.tunable import Tunable, forward
+from graft_server.backbones.torch.tuning.tunable import forward
 from graft_server.backbones.tuning_contract import Tuned
 from graft_server.jobs.job import OnProgress, Progress
 
@@ -125,7 +120,7 @@ def cross_fitted(
     return replace(outcome, tuned=replace(result, seconds=fitting.seconds))
 
 
-class CrossFitting:
+class CrossFitting(Run[State]):
     """All trainings of one tuning."""
 
     def __init__(
@@ -136,38 +131,20 @@ class CrossFitting:
         frozen: NDArray[np.float32],
         bound: NDArray[np.int64],
     ) -> None:
-        self._began = self._saved = time.monotonic()
-        self.ground, self.recipe, self.set = ground, ground.recipe, ground.examples
-        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        self.mixed = self.device.type == "cuda" or has_bfloat16()
-        weight, bias = self.set.head
-        backbone, below = ground.backbone, ground.below_graph
-        self.preprocessor = backbone.preprocessor()
-        self.model = Tunable(backbone, below=self.recipe.below, weight=weight, bias=bias).to(self.device)
-        self.hidden = Hidden(self.set, below, self.preprocessor, folder=ground.folder) if below else None
+        super().__init__(ground, progress, State)
         if self.set.fold_of is None:
             raise ValueError("examples of a cross-fitting have folds")
         self.fold_of = self.set.fold_of
         self.names = np.flatnonzero(self.fold_of == NAME)
         self.count = len(self.fold_of) - len(self.names)
         self.state = State(folds=int(self.fold_of.max()) + 1, tokens_at_once=TOKENS_AT_ONCE)
-        self.by_fold = np.empty((0, self.count, weight.shape[0]), np.float16)
+        self.by_fold = np.empty((0, self.count, self.set.head[0].shape[0]), np.float16)
         self.compressed_by_fold = self.by_fold
         self._compressor: Compressor | None = None
         self._frozen, self._bound = frozen, bound
-        same = (backbone.encoder_id, replace(self.recipe, seconds=0.0), ground.cached, self.set.digest)
-        fingerprint = hashlib.sha256(repr(same).encode()).hexdigest()
-        self._checkpoint = Checkpoint(ground.folder / CHECKPOINT, fingerprint, State)
-        self._progress = progress
-        self._told = 0.0
-        self._step_s = self._encode_s = 0.0
+        self._encode_s = 0.0
         self._batch = 1.0
         self._began_run, self._allowed_s = self._began, math.inf
-
-    @property
-    def seconds(self) -> float:
-        """What it took so far, before it was resumed too."""
-        return time.monotonic() - self._began
 
     @property
     def rate(self) -> float:
@@ -240,27 +217,12 @@ class CrossFitting:
         )
 
     def finish(self) -> NDArray[np.float16]:
-        """Writes the tuned graph, and returns its features of all examples; see `tuned_graph.write`."""
-        features = tuned_graph.write(
-            self.ground.folder / TOP,
-            self.set,
-            self.model,
-            graph=self.ground.graph,
-            original=self._original,
-            hidden=self.hidden,
-            preprocessor=self.preprocessor,
-            threads=self.ground.threads,
-            told=self._encoded,
-        )
-        return features[: self.count]
+        """See `Run`; the names of classes are no examples."""
+        return super().finish()[: self.count]
 
     def compressed(self) -> Compressed | None:
-        """What the tuned graph can be cut down to; see `low_rank.compressed`."""
-        if self._compressor is None:
-            return None
-        return low_rank.compressed(
-            self.ground, self.model.tuned(), original=self._original, hidden=self.hidden, told=self._encoded
-        )
+        """See `Run`; None where the trainings without a fold were not cut down."""
+        return None if self._compressor is None else super().compressed()
 
     def _is_hopeless(self) -> bool:
         """Whether what there is says that the tuning will not be kept, and that matters."""
@@ -280,13 +242,6 @@ class CrossFitting:
         return hopeless(fitted)
 
     # --- one training -----------------------------------------------------------------------------------------
-
-    def keep_hidden(self) -> None:
-        """Computes what is below the cut, and keeps it."""
-        ground = self.ground
-        if self.hidden is not None and ground.cached:
-            self._cached_from = time.monotonic()
-            self.hidden.keep(memory_bytes=ground.cache_bytes, threads=ground.threads, told=self._caching)
 
     def begin(self) -> None:
         """Finds out what gets gradients, and how long steps take: on batches that nothing is learned from."""
@@ -467,12 +422,6 @@ class CrossFitting:
 
     # --- going on -----------------------------------------------------------------------------------------------
 
-    def _weights(self) -> Weights:
-        return {name: it.detach().clone() for name, it in self.model.named_parameters() if it.requires_grad}
-
-    def _restore(self, weights: Weights) -> None:
-        self.model.load_state_dict(weights, strict=False)
-
     @staticmethod
     def _reset(optimizer: torch.optim.Optimizer) -> None:
         optimizer.state.clear()
@@ -504,26 +453,6 @@ class CrossFitting:
         return done
 
     # --- telling ------------------------------------------------------------------------------------------------
-
-    def _caching(self, done: float) -> None:
-        now = time.monotonic()
-        took_s = now - self._cached_from
-        needed_s = took_s * (1 - done) / done if took_s > SETTLED_S else 0.0
-        left_s = self.recipe.seconds - self.seconds
-        if self.recipe.seconds and needed_s > left_s and not self._checkpoint.path.exists():
-            raise NoTimeError
-        if now - self._told > PROGRESS_S:
-            self._told = now
-            total = len(self.set.labels)
-            told = Progress("caching", CACHED * done, done=round(total * done), total=total, unit="examples")
-            self._progress(told)
-
-    def _encoded(self, done: int) -> None:
-        now, total = time.monotonic(), len(self.set.labels)
-        if now - self._told > PROGRESS_S:
-            self._told = now
-            share = TRAINED + (1 - TRAINED) * done / total
-            self._progress(Progress("encoding", share, done=done, total=total, unit="examples"))
 
     def _tell(self) -> None:
         now = time.monotonic()

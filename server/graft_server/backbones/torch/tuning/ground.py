@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from graft_server.backbones.backbone import Backbone
-from graft_server.backbones.torch.tuning.compressed import Compressed
+from graft_server.backbones.graphs.adapters import Adapter
 from graft_server.backbones.torch.tuning.examples import Examples
 from graft_server.backbones.tuning_contract import Recipe, Tuned
 
@@ -32,6 +32,15 @@ class Ground:
     """What is computed once is kept in memory up to here, and on disk beyond."""
     cached: bool = True
     """False: what is below the cut is computed again each time. For measurements."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Compressed:
+    """An adapter that a tuned graph was cut down to, and what it makes of the examples."""
+
+    adapter: Adapter
+    features: NDArray[np.float16]
+    """shape (n, d)."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -10,7 +10,6 @@ ends the training; the state that it starts from is one of those that are compar
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import math
 import time
@@ -20,14 +19,26 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from graft_server.backbones.torch.tuning import low_rank, tuned_graph
-from graft_server.backbones.torch.tuning.checkpoint import Checkpoint, State, Weights
-from graft_server.backbones.torch.tuning.compressed import Compressed
-from graft_server.backbones.torch.tuning.device import has_bfloat16
+from graft_server.backbones.torch.tuning.checkpoint import State
 from graft_server.backbones.torch.tuning.ground import Ground, Outcome
-from graft_server.backbones.torch.tuning.hidden import Hidden, by_length, parts
+from graft_server.backbones.torch.tuning.hidden import by_length, parts
 from graft_server.backbones.torch.tuning.memory import within_memory
-from graft_server.backbones.torch.tuning.tunable import Tunable, forward
+from graft_server.backbones.torch.tuning.run import (
+    CACHED,
+    CHECKPOINT_S,
+    CLIP,
+    EVALUATED_TOKENS,
+    MAX_DIVERGED,
+    PROGRESS_S,
+    SLOWER,
+    TOKENS_AT_ONCE,
+    TOP,
+    TRAINED,
+    WEIGHT_DECAY,
+    NoTimeError,
+    Run,
+)
+from graft_server.backbones.torch.tuning.tunable import forward
 from graft_server.backbones.tuning_contract import Tuned
 from graft_server.backbones.tuning_objects import Part
 from graft_server.domain.report import TuningPoint
@@ -37,14 +48,8 @@ _log = logging.getLogger(__name__)
 
 BATCH = 32
 """Examples a step."""
-TOKENS_AT_ONCE = 8_192
-"""A step works on its examples in parts of at most this many tokens, whose gradients add up: this bounds memory."""
-EVALUATED_TOKENS = 2_048
-"""The same where no gradients are needed."""
 WARM_UP = 0.1
 """The part of the training in which the learning rate rises."""
-CLIP = 1.0
-WEIGHT_DECAY = 0.01
 PATIENCE = 3
 """Epochs without a better log-loss, after which training ends: the first ones, at the highest rate, often lose."""
 MIN_GAIN = 1e-4
@@ -55,19 +60,6 @@ MIXTURES = (0.75, 0.5, 0.25)
 """Shares of the last state, the rest of the first one, that are tried in the end."""
 EXPLODED = 3.0
 """Loss, over that of the start, at which training counts as diverged: and at least one nat more."""
-MAX_DIVERGED = 3
-SLOWER = 0.3
-"""What the learning rate is multiplied by after it diverged."""
-SETTLED_S = 1.0
-"""How long hidden states are computed before it is judged how long all of them will take."""
-CACHED, TRAINED = 0.05, 0.95
-"""How much is done when what is computed once is kept, and when the training ends."""
-PROGRESS_S = 0.5
-CHECKPOINT_S = 60.0
-"""A checkpoint is written after each evaluation, and as often between them: a kill costs no more."""
-
-CHECKPOINT = "checkpoint.pt"
-TOP = "top.onnx"
 
 
 def tuned(ground: Ground, progress: OnProgress) -> Outcome:
@@ -100,36 +92,16 @@ def tuned(ground: Ground, progress: OnProgress) -> Outcome:
     return replace(outcome, tuned=replace(result, seconds=loop.seconds))
 
 
-class Loop:
+class Loop(Run[State]):
     """One run."""
 
     def __init__(self, ground: Ground, progress: OnProgress) -> None:
-        self._began = self._saved = time.monotonic()
-        self.ground, self.recipe, self.set = ground, ground.recipe, ground.examples
-        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        self.mixed = self.device.type == "cuda" or has_bfloat16()
-        weight, bias = self.set.head
-        backbone, below = ground.backbone, ground.below_graph
-        self.preprocessor = backbone.preprocessor()
-        self.model = Tunable(backbone, below=self.recipe.below, weight=weight, bias=bias).to(self.device)
+        super().__init__(ground, progress, State)
         self.state = State(tokens_at_once=TOKENS_AT_ONCE)
-        self.hidden = Hidden(self.set, below, self.preprocessor, folder=ground.folder) if below else None
         self._train = np.flatnonzero(self.set.part == Part.TRAIN)
         self._held_out = np.flatnonzero(self.set.part == Part.STOP)
-        same = (backbone.encoder_id, replace(self.recipe, seconds=0.0), ground.cached, self.set.digest)
-        fingerprint = hashlib.sha256(repr(same).encode()).hexdigest()
-        self._checkpoint = Checkpoint(ground.folder / CHECKPOINT, fingerprint, State)
-        self._progress = progress
-        self._told = 0.0
-        self._step_s = 0.0
         self._reserved_s = 0.0
         self._order: list[NDArray[np.int64]] = []
-        self._original: dict[str, NDArray[np.float32]] = {}
-
-    @property
-    def seconds(self) -> float:
-        """What it took so far, before it was resumed too."""
-        return time.monotonic() - self._began
 
     # --- the whole --------------------------------------------------------------------------------------------
 
@@ -174,26 +146,6 @@ class Loop:
             parameters=sum(it.size for it in self._original.values()),
         )
 
-    def finish(self) -> NDArray[np.float16]:
-        """Writes the tuned graph, and returns its features of all examples; see `tuned_graph.write`."""
-        return tuned_graph.write(
-            self.ground.folder / TOP,
-            self.set,
-            self.model,
-            graph=self.ground.graph,
-            original=self._original,
-            hidden=self.hidden,
-            preprocessor=self.preprocessor,
-            threads=self.ground.threads,
-            told=self._encoded,
-        )
-
-    def compressed(self) -> Compressed | None:
-        """What the tuned graph can be cut down to; see `low_rank.compressed`."""
-        return low_rank.compressed(
-            self.ground, self.model.tuned(), original=self._original, hidden=self.hidden, told=self._encoded
-        )
-
     @property
     def head(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """The head, as it is."""
@@ -205,13 +157,6 @@ class Loop:
     def _steps(self) -> int:
         """Steps an epoch."""
         return max(1, math.ceil(len(self._train) / BATCH))
-
-    def keep_hidden(self) -> None:
-        """Computes what is below the cut, and keeps it."""
-        ground = self.ground
-        if self.hidden is not None and ground.cached:
-            self._cached_from = time.monotonic()
-            self.hidden.keep(memory_bytes=ground.cache_bytes, threads=ground.threads, told=self._caching)
 
     def begin(self) -> None:
         """Finds out what gets gradients, and how long a step takes: on batches that nothing is learned from."""
@@ -396,12 +341,6 @@ class Loop:
         """Seconds that training may still take."""
         return self.recipe.seconds - self._reserved_s - self.seconds
 
-    def _weights(self) -> Weights:
-        return {name: it.detach().clone() for name, it in self.model.named_parameters() if it.requires_grad}
-
-    def _restore(self, weights: Weights) -> None:
-        self.model.load_state_dict(weights, strict=False)
-
     def _save(self, optimizer: torch.optim.Optimizer) -> None:
         self.state.seconds = self.seconds
         self._checkpoint.save(self.state, weights=self._weights(), best=self._best, optimizer=optimizer)
@@ -419,29 +358,6 @@ class Loop:
         return self.state.step
 
     # --- telling ------------------------------------------------------------------------------------------------
-
-    def _caching(self, done: float) -> None:
-        now = time.monotonic()
-        # Once it has settled. The longest come last, so this is the least that it will take.
-        took_s = now - self._cached_from
-        needed_s = took_s * (1 - done) / done if took_s > SETTLED_S else 0.0
-        # What a checkpoint has is kept, whatever it takes to compute its hidden states again.
-        if self.recipe.seconds and needed_s > self._left() and not self._checkpoint.path.exists():
-            raise NoTimeError
-        if now - self._told > PROGRESS_S:
-            self._told = now
-            total = len(self.set.labels)
-            self._progress(
-                Progress("caching", CACHED * done, done=round(total * done), total=total, unit="examples")
-            )
-
-    def _encoded(self, done: int) -> None:
-        """Tells how many examples the tuned graph has encoded."""
-        now, total = time.monotonic(), len(self.set.labels)
-        if now - self._told > PROGRESS_S:
-            self._told = now
-            share = TRAINED + (1 - TRAINED) * done / total
-            self._progress(Progress("encoding", share, done=done, total=total, unit="examples"))
 
     def _tell(self, total: int) -> None:
         now = time.monotonic()
@@ -472,10 +388,6 @@ class Loop:
                 unit="steps",
             )
         )
-
-
-class NoTimeError(Exception):
-    """The budget does not even suffice for what is computed once."""
 
 
 def _calibrated_loss(

@@ -17,9 +17,8 @@ from graft_server.backbones.graphs.cache import HIDDEN
 from graft_server.backbones.graphs.compressing import Compressor
 from graft_server.backbones.preprocessing import Preprocessor
 from graft_server.backbones.text.preprocessor import is_packed
-from graft_server.backbones.torch.tuning.compressed import Compressed
 from graft_server.backbones.torch.tuning.examples import Examples
-from graft_server.backbones.torch.tuning.ground import Ground
+from graft_server.backbones.torch.tuning.ground import Compressed, Ground
 from graft_server.backbones.torch.tuning.hidden import Hidden, by_length, session_over
 from graft_server.backbones.torch.tuning.tuned_graph import features_of, untold
 from graft_server.domain.views import POOLED
