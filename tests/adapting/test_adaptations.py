@@ -35,7 +35,7 @@ from graft_server.erasing.deletion import Deletion
 from graft_server.store.adaptations.listing import list_adaptations, list_all_adaptations, remove_adaptation
 from graft_server.store.adaptations.segments import content_digest
 from graft_server.store.adaptations.store import AdaptationStore
-from graft_server.store.objects.objects import Objects
+from graft_server.store.objects.objects import ObjectMissingError, Objects
 from graft_server.training.contract import Finished, Trained
 
 
@@ -318,6 +318,25 @@ def test_what_another_server_has_just_erased_counts_where_a_job_fails_for_it(ben
         it.others.erase_examples("m0", {}, lambda _: False)
         assert await it.publisher.erased("m0", read_at)
         assert not await it.publisher.erased("m1", read_at)
+
+    bench(scenario)
+
+
+def test_what_builds_on_a_version_that_is_written_anew_meanwhile_is_made_again(bench):
+    async def scenario(it: Bench) -> None:
+        before = ManifestRef("models/m0/_/versions/1/manifest.json", "0" * 64)
+        version = it.catalogue.publish(
+            model="m0", adaptation_id="a", commit_id="c/frozen", manifest=before, summary={}
+        )
+        read_at = it.catalogue.refresh().entries
+        part = ObjectMissingError("models/m0/_/versions/1/head.bin")
+
+        async def repeated() -> bool:
+            return await it.publisher._is_repeated(part, "m0", read_at, "tunings/m0/0/c/", set())
+
+        assert not await repeated()
+        assert it.others.redact(version, ManifestRef("models/m0/_/versions/2/manifest.json", "1" * 64))
+        assert await repeated()
 
     bench(scenario)
 

@@ -45,7 +45,7 @@ from graft_server.store.adaptations.store import AdaptationStore
 from graft_server.store.adaptations.training_rows import read_lineage
 from graft_server.store.catalogue.catalogue import Catalogue
 from graft_server.store.catalogue.snapshot import Snapshot
-from graft_server.store.catalogue.versions import read_report, remove_version
+from graft_server.store.catalogue.versions import read_report, remove_version, version_folder
 from graft_server.store.objects.objects import OBJECT_MISSING, Objects
 from graft_server.training.contract import TRAIN, Finished, LabelFeatures, Made, Training, usual_training_s
 
@@ -187,10 +187,17 @@ class Publisher:
         key = error.metadata.get("object", "")
         if error.reason == OBJECT_MISSING and key.startswith(folder):
             return True  # another server that carries out the same commit was done first, and deleted it
+        if error.reason == OBJECT_MISSING and self._is_replaced(model, key):
+            return True  # a version on the way, which was built on, was written anew without examples erased since
         if error.reason != FEATURES_MISSING or key in lost:
             return False
         lost.add(key)
         return True
+
+    def _is_replaced(self, model: str, key: str) -> bool:
+        """Whether an object is part of what a version was before it was written anew."""
+        replaced = self.catalogue.snapshot.replaced.get(model, ())
+        return any(key.startswith(version_folder(it)) for it in replaced)
 
     async def extension(self, store: AdaptationStore, commit_id: str) -> Extension | None:
         """Returns what a commit's examples come to beside those of the adaptation's base; None: it has none."""
