@@ -138,6 +138,20 @@ def test_what_cannot_be_done_is_said(command, few_model, model, tmp_path):
     assert "1 to 1,000" in said
     _, said = command("next", few_model, "--from", pool, "--output", pool, code=1)
     assert "is the pool, too" in said
+    for column in ("text", "why"):
+        output = tmp_path / "next.csv"
+        options = ("--from", pool, "--output", str(output), "--label", column)
+        _, said = command("next", few_model, *options, code=1)
+        assert f"the column '{column}' is" in said
+        assert not output.exists()
+
+
+def test_where_nothing_is_left_no_table_is_shown(command, few_model, few, tmp_path):
+    out, said = command(
+        "next", few_model, "--from", write(tmp_path / "pool.csv", [{"text": few[0][0]}]), code=1
+    )
+    assert "0 candidates ranked; left out: 1 labelled already" in said
+    assert not out
 
 
 def test_suggestions_are_a_list_and_a_frame(client, few_model, few):

@@ -53,6 +53,8 @@ whose label is left empty are no harm.
 _REFUSED: Final = 3
 _PATH: Final = "path"
 """The column of the names of a folder's files."""
+_SAID: Final = ("suggested", "why")
+"""The columns that a file of --output has beside the pool's."""
 
 
 def add(verbs: Verbs) -> None:
@@ -112,6 +114,7 @@ def run(args: argparse.Namespace, client: Client, terminal: Terminal) -> None:
         DataError: The pool cannot be read, the output cannot be written, or there is nothing to suggest.
     """
     output = _output(args)
+    _check_target(args, output)
     pool = _Pool()
     with ExitStack() as stack:
         candidates = None
@@ -140,7 +143,7 @@ def run(args: argparse.Namespace, client: Client, terminal: Terminal) -> None:
         terminal.say(f"{output}: {count} to label; fill in the column {_target(args, found)}, then: {again}")
     elif args.json:
         terminal.json(_plain(pool, found))
-    else:
+    elif found:
         terminal.table(
             ("rank", "id" if args.pool is None else "line", "input", "probably", "why"),
             [_cells(rank, it, pool) for rank, it in enumerate(found, 1)],
@@ -213,6 +216,16 @@ def _output(args: argparse.Namespace) -> Path | None:
     return path
 
 
+def _check_target(args: argparse.Namespace, output: Path | None) -> None:
+    """Refuses a column of labels that holds something else."""
+    if output is None:
+        return
+    if args.label in (args.path or args.input or "text", args.second):
+        raise DataError(f"the column '{args.label}' is the input's; give --label the name of another")
+    if args.label in _SAID:
+        raise DataError(f"the column '{args.label}' is what --output adds; give --label another name")
+
+
 def _say(terminal: Terminal, args: argparse.Namespace, pool: _Pool, found: Suggestions) -> None:
     """Says what came of the candidates that are not suggested."""
     if not found.version:
@@ -233,7 +246,7 @@ def _say(terminal: Terminal, args: argparse.Namespace, pool: _Pool, found: Sugge
     ]
     if any(count for count, _ in left):
         terminal.say(
-            f"{found.candidates:,} candidates were ranked; left out: "
+            f"{words.plural(found.candidates, 'candidate')} ranked; left out: "
             + ", ".join(f"{count:,} {what}" for count, what in left if count)
         )
 
