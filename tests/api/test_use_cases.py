@@ -57,6 +57,7 @@ from graft_server.domain.stream import (
     StartMessage,
     WriterMessage,
 )
+from graft_server.domain.suggestion import SuggestionRequest
 from graft_server.domain.tasks.single_label import SingleLabelAnswer
 from graft_server.settings import Settings
 from graft_server.store.objects import objects as objects_module
@@ -469,6 +470,21 @@ async def _an_evaluation_names_bad_examples_by_their_place_and_their_field(calle
         0,
         False,
     )
+
+
+@asks(ModelApi.suggest_examples)
+async def _suggestions_name_candidates_by_their_place(caller: Caller) -> None:
+    model = caller.name()
+    await caller.publish(model)
+    known = caller.rows[0][0]
+    unread = InvalidError("No input.", reason="INPUT_MISSING", field="examples[3].input")
+    candidates = [Example("", Input(it)) for it in (known, "Where is my parcel?", "How do I lock it?")]
+    batches = stream([*candidates, unread])
+    found = await caller.service.models.suggest_examples(model, Selector(), SuggestionRequest(2), batches)
+    assert (found.model, found.version, found.candidates, found.labelled) == (model, 1, 2, 1)
+    assert sorted(it.index for it in found.suggestions) == [1, 2]
+    assert found.suggestions[0].score == 1
+    assert [(it.index, it.reason) for it in found.rejected] == [(3, "INPUT_MISSING")]
 
 
 @asks(ModelApi.list_backbones)

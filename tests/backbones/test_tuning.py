@@ -133,8 +133,10 @@ from graft_server.backbones.torch.tuning import loop
 from graft_server.backbones.torch.tuning.examples import Examples
 from graft_server.backbones.torch.tuning.ground import Ground
 from graft_server.backbones.tuning_contract import Recipe
+from graft_server.domain.report import TuningObjective
 
 name, source, folder, graph, below_graph, recipe, number = json.loads(sys.argv[1])
+recipe["objective"] = TuningObjective(recipe["objective"])
 ground = Ground(
     backbone=open_backbone(name, source), recipe=Recipe(**recipe), examples=Examples.read(Path(folder)),
     graph=Path(graph), below_graph=Path(below_graph), folder=Path(folder),

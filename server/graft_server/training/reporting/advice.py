@@ -11,7 +11,6 @@ from __future__ import annotations
 import dataclasses
 import math
 
-from graft_server.domain.examples import Task
 from graft_server.domain.method import Method
 from graft_server.domain.report import (
     Advice,
@@ -21,6 +20,7 @@ from graft_server.domain.report import (
     TuningObjective,
     TuningReport,
 )
+from graft_server.domain.tasks.table import TASKS
 from graft_server.training.reporting.learning_curve import LEAST_EXAMPLES, Law
 from graft_server.training.reporting.tuning_gains import (
     BUDGET_S,
@@ -40,31 +40,24 @@ LEAST_WRONG = 0.03
 """Where fewer answers are wrong, nothing is advised that has no estimate."""
 A_HUNDRED = 100
 """More labels that are told beside twice the examples, where they are fewer than these."""
-MEASURES = {
-    Task.SINGLE_LABEL: "accuracy",
-    Task.MULTI_LABEL: "micro-F1",
-    Task.REGRESSION: "variance explained",
-}
-"""The figure of each task's learning curve."""
 OF_FROZEN = " This is the forecast of the head on the frozen backbone."
 
 
-def labels_advice(law: Law | None, examples: int, task: Task) -> tuple[Advice, ...]:
+def labels_advice(law: Law | None, examples: int, figure: str, of_each: str = "") -> tuple[Advice, ...]:
     """Returns what the learning curve forecasts for twice the examples, however little; nothing without one.
 
     Args:
         law: The fall of errors with more examples; None: too few examples to tell.
         examples: How many the version was trained on.
-        task: What it answers with.
+        figure: What the curve is of, in words: "accuracy".
+        of_each: What there are to be twice as many examples of, in words: "every class"; "": nothing in particular.
     """
     if law is None:
         return ()
     gain, low, high = law.gain(2.0)
-    whose = {Task.SINGLE_LABEL: " of every class", Task.MULTI_LABEL: " of every label", Task.REGRESSION: ""}[
-        task
-    ]
+    whose = f" of {of_each}" if of_each else ""
     text = (
-        f"Twice the examples{whose} ({examples:,} more) are forecast to bring {_points(gain)} of {MEASURES[task]} "
+        f"Twice the examples{whose} ({examples:,} more) are forecast to bring {_points(gain)} of {figure} "
         f"({_range(low, high)}, from the learning curve)"
     )
     if examples > A_HUNDRED:
@@ -86,7 +79,7 @@ def advised(
         tried: The last tuning that was tried; None: none.
     """
     labels = next((it for it in report.advice if it.kind is AdviceKind.LABELS), None)
-    wrong = 1 - _figure(report)
+    wrong = 1 - TASKS[report.task].figure(report)[1]
     worth = max(LEAST_GAIN, LEAST_SHARE * wrong)
     flat = report.learning_curve is not None and (labels is None or labels.expected_gain < worth)
     advice: list[Advice] = []
@@ -101,15 +94,9 @@ def advised(
         advice.append(_time(report, wrong))
     known = not (tunable or follows or _unfinished(tried))
     if flat and known and wrong > LEAST_WRONG and not _kept(report):
-        advice.append(_backbone(report, labels, tried))
+        advice.append(_backbone(labels, tried))
     ordered = sorted(advice, key=lambda it: -it.expected_gain)
     return dataclasses.replace(report, advice=tuple(ordered))
-
-
-def _figure(report: Report) -> float:
-    if report.regression is not None:
-        return report.regression.r2
-    return report.multi_label.micro_f1 if report.multi_label is not None else report.accuracy
 
 
 def _kept(report: Report) -> bool:
@@ -191,12 +178,12 @@ def _after(tried: TuningReport, *, others: bool) -> list[Advice]:
     return []
 
 
-def _backbone(report: Report, labels: Advice | None, tried: TuningReport | None) -> Advice:
+def _backbone(labels: Advice | None, tried: TuningReport | None) -> Advice:
     """What is left where neither labels nor tuning help."""
     of_labels = "More examples like these are forecast to bring little"
     if labels is not None:
         of_labels = (
-            f"Twice the examples are forecast to bring {_points(labels.expected_gain)} of {MEASURES[report.task]} "
+            f"Twice the examples are forecast to bring {_points(labels.expected_gain)} "
             f"({_range(labels.expected_gain_low, labels.expected_gain_high)})"
         )
     tuned = "" if tried is None else ", and tuning gained nothing beyond noise"

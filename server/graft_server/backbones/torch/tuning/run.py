@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import time
 from dataclasses import replace
+from functools import partial
 from typing import Generic, TypeVar
 
 import numpy as np
@@ -89,13 +90,17 @@ class Run(Generic[S]):
             hidden=self.hidden,
             preprocessor=self.preprocessor,
             threads=self.ground.threads,
-            told=self._encoded,
+            told=partial(self._encoded, first=True),
         )
 
     def compressed(self) -> Compressed | None:
         """What the tuned graph can be cut down to; see `low_rank.compressed`."""
         return low_rank.compressed(
-            self.ground, self.model.tuned(), original=self._original, hidden=self.hidden, told=self._encoded
+            self.ground,
+            self.model.tuned(),
+            original=self._original,
+            hidden=self.hidden,
+            told=partial(self._encoded, first=False),
         )
 
     def keep_hidden(self) -> None:
@@ -126,10 +131,10 @@ class Run(Generic[S]):
             told = Progress("caching", CACHED * done, done=round(total * done), total=total, unit="examples")
             self._progress(told)
 
-    def _encoded(self, done: int) -> None:
-        """Tells how many examples the tuned graph has encoded."""
+    def _encoded(self, done: int, *, first: bool) -> None:
+        """Tells how many examples the tuned graph has encoded: as it is at first, and then cut down."""
         now, total = time.monotonic(), len(self.set.labels)
         if now - self._told > PROGRESS_S:
             self._told = now
-            share = TRAINED + (1 - TRAINED) * done / total
+            share = TRAINED + (1 - TRAINED) * (done / total + (not first)) / 2
             self._progress(Progress("encoding", share, done=done, total=total, unit="examples"))

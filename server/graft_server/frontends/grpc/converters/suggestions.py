@@ -7,14 +7,14 @@ from graft.v1 import types_pb2
 from graft_server.domain.suggestion import Suggestion, Suggestions
 from graft_server.frontends.grpc.converters.enums import SUGGESTION_REASONS, TASK_MESSAGES
 from graft_server.frontends.grpc.converters.predictions import prediction
+from graft_server.sharing.event_loop import in_slices
 
 
-def suggest_response(value: Suggestions) -> pb.SuggestExamplesResponse:
-    """Converts the answer of SuggestExamples."""
-    return pb.SuggestExamplesResponse(
+async def suggest_response(value: Suggestions) -> pb.SuggestExamplesResponse:
+    """Converts the answer of SuggestExamples, slice by slice: there may be a thousand suggestions."""
+    response = pb.SuggestExamplesResponse(
         model=value.model,
         version=value.version,
-        suggestions=[_suggestion(it) for it in value.suggestions],
         candidates=value.candidates,
         labelled=value.labelled,
         copies=value.copies,
@@ -25,6 +25,8 @@ def suggest_response(value: Suggestions) -> pb.SuggestExamplesResponse:
         total_rejected=value.total_rejected,
         task=types_pb2.TASK_UNSPECIFIED if value.task is None else TASK_MESSAGES[value.task],
     )
+    await in_slices(lambda it: response.suggestions.append(_suggestion(it)), value.suggestions)
+    return response
 
 
 def _suggestion(value: Suggestion) -> pb.Suggestion:

@@ -144,7 +144,7 @@ class ModelService:
         suggested = await self._models.suggest_examples(
             first.model, selector(first), suggestion_request(first), _candidates(first, requests)
         )
-        return suggest_response(suggested)
+        return await suggest_response(suggested)
 
     async def ListBackbones(self, _: pb.ListBackbonesRequest, __: Context) -> pb.ListBackbonesResponse:
         """Describes the backbones that this server has."""

@@ -338,7 +338,7 @@ def _report(
         predicted_values=_sample(
             [train.ids[row] for row in measured_on], values, predicted, low, high, seed=seed
         ),
-        advice=labels_advice(law, len(rows), Task.REGRESSION),
+        advice=labels_advice(law, len(rows), "variance explained"),
     )
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from graft_server.domain.examples import Task
 from graft_server.domain.report import (
     Evaluation,
     EvaluationMethod,
@@ -122,7 +121,7 @@ def report_of(
         data=data,
         learning_curve=curve,
         feature_map=shown,
-        advice=labels_advice(law, len(examples.rows), Task.SINGLE_LABEL),
+        advice=labels_advice(law, len(examples.rows), "accuracy", "every class"),
     )
 
 
