@@ -185,10 +185,10 @@ class Publisher:
         if error.reason == EXAMPLES_GONE or await self.erased(model, read_at):
             return True  # its examples, or what a tuning made of them, were taken away under it
         key = error.metadata.get("object", "")
-        if error.reason == OBJECT_MISSING and key.startswith(folder):
-            return True  # another server that carries out the same commit was done first, and deleted it
-        if error.reason == OBJECT_MISSING and self._is_replaced(model, key):
-            return True  # a version on the way, which was built on, was written anew without examples erased since
+        if error.reason == OBJECT_MISSING and (key.startswith(folder) or self._is_replaced(model, key)):
+            # Another server that carries out the same commit was done first, and deleted it; or a version on the way,
+            # which was built on, was written anew without examples that were erased.
+            return True
         if error.reason != FEATURES_MISSING or key in lost:
             return False
         lost.add(key)
