@@ -379,3 +379,8 @@ def test_labels_that_a_model_does_not_have_are_told(examples, known, found):
     assert len(told) == len(found)
     assert all(it in sentence for it, sentence in zip(found, told, strict=True))
     assert not any("beside" in it for it in label_forms.new_labels(examples, known, merged=True))
+
+
+def test_a_new_label_that_is_a_whole_text_is_cut():
+    (said,) = label_forms.new_labels({"x" * 900: 2}, ["a"])
+    assert said == f"the model does not have this label yet: '{'x' * 63}… (2)"

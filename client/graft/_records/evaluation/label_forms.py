@@ -12,6 +12,8 @@ from graft._records.evaluation.reports import LabelCount, SimilarLabels
 MAX_SIMILAR: Final = 50
 """The most groups of similar labels that are listed."""
 _NAMED: Final = 5
+_LONGEST: Final = 64
+"""Characters of a label in a sentence."""
 _SHOW_NOTHING = re.compile(
     # Format characters but the Arabic and Syriac marks that are seen, control characters, fillers, variation selectors
     # and the blank of Braille: Unicode's Default_Ignorable_Code_Point, and what fonts leave blank.
@@ -91,12 +93,16 @@ def new_labels(examples: Mapping[str, int], known: Collection[str], *, merged: b
         )
     if others:
         names = _listed(
-            [f"{spelled(it)} ({new[it]:,})" for it in sorted(others, key=lambda it: (-new[it], it))]
+            [f"{_cut(spelled(it))} ({new[it]:,})" for it in sorted(others, key=lambda it: (-new[it], it))]
         )
         found.append(
             f"the model does not have {'this label' if len(others) == 1 else 'these labels'} yet: {names}"
         )
     return found
+
+
+def _cut(label: str) -> str:
+    return label if len(label) <= _LONGEST else f"{label[:_LONGEST]}…"
 
 
 def _listed(names: Sequence[str]) -> str:
