@@ -10,6 +10,7 @@ import grpc
 import numpy as np
 import onnx
 import pytest
+from google.protobuf import duration_pb2
 from numpy.typing import NDArray
 from onnx import numpy_helper
 
@@ -259,6 +260,38 @@ def test_a_tuning_keeps_nothing_of_an_erased_person(serve, connect, intents, tok
     )
     # Nor does a cancelled one keep anything.
     assert not left()
+
+
+@pytest.mark.slow
+def test_a_tuning_builds_on_nothing_that_learned_from_an_erased_example(serve, connect, intents):
+    wire = connect(serve(*IMMEDIATELY))
+    call = wire.adapt(
+        model="tests/m",
+        adaptation_id="a",
+        method=types_pb2.METHOD_AUTO,
+        time_budget=duration_pb2.Duration(seconds=10),
+    )
+    theirs = upsert(PRIVATE, intents[0][1], id="theirs", subject="zebulon")
+    call.examples(0, [*(upsert(text, label) for text, label in intents), theirs])
+    call.commit(close=True)
+
+    def published() -> list[Any]:
+        request = model_pb2.ListVersionsRequest(model="tests/m")
+        try:
+            return list(wire.model.ListVersions(request, timeout=60).versions)
+        except grpc.RpcError as error:
+            if error.code() is not grpc.StatusCode.NOT_FOUND:
+                raise
+            return []
+
+    call.next("committed")
+    while not published():  # the head of the frozen backbone, to which the tuned ones are compared
+        assert call.next("progress")
+    assert list(erase(wire, "tests/m", subject="zebulon").affected_versions) == [1]
+    last = call.next("published")
+    assert (last.version > 2, last.summary.examples) == (True, len(intents))
+    # Nor does the version on the way know them.
+    assert {it.version: it.report.examples for it in published()}[2] == len(intents)
 
 
 def test_a_repeat_of_an_erased_change_is_a_repeat_and_is_not_stored_again(serve, connect, few):

@@ -77,16 +77,22 @@ class _Entered:
     """Why it is carried out once more; None: it is the first time."""
     began: float = 0.0
     """When this server began, by the monotonic clock."""
+    erasure: int = 0
+    """The number of the catalogue's entry that last erased examples of the model; 0: none did."""
 
     @classmethod
-    def of(cls, commit_id: str, trunk: Trunk, renewal: Renewal | None) -> _Entered:
-        """Returns it for a commit that is carried out on a backbone."""
+    def of(cls, commit_id: str, trunk: Trunk, renewal: Renewal | None, erasure: int = 0) -> _Entered:
+        """Returns it for a commit that is carried out on a backbone, of examples after an erasure."""
         name = commit_id if renewal is None else renewed_name(commit_id, trunk.encoder_id)
-        return cls(name, renewal, time.monotonic())
+        return cls(name, renewal, time.monotonic(), erasure)
 
     def part(self, part: str) -> _Entered:
-        """Returns it for a version on the way: no commit's own id has a slash, and no encoder's a method's name."""
-        return replace(self, name=f"{self.name}/{part}")
+        """Returns it for a version on the way: no commit's own id has a slash, and no encoder's a method's name.
+
+        After an erasure it is another one: what was made before it may have learned from the erased examples, and
+        nothing may be built on it.
+        """
+        return replace(self, name=f"{self.name}/{part}" + (f"-{self.erasure}" if self.erasure else ""))
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,7 +154,7 @@ class Publisher:
             snapshot.require_known()
             read_at = snapshot.entries
             erasure = snapshot.last_erasures.get(store.model, 0)
-            entered = _Entered.of(commit_id, trunk, renewal)
+            entered = _Entered.of(commit_id, trunk, renewal, erasure)
             folder = tuning_folder(store.model, erasure, store.name, entered.name)
             try:
                 result = await self._train(
