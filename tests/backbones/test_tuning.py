@@ -185,6 +185,7 @@ def test_one_that_was_killed_goes_on_from_its_checkpoint_to_the_same_weights(gro
     assert found.top.read_bytes() == expected.top.read_bytes()
 
 
+@pytest.mark.slow
 def test_a_checkpoint_of_other_settings_is_left_alone(ground):
     from graft_server.backbones.torch.tuning import loop  # noqa: PLC0415
 
@@ -366,6 +367,7 @@ def test_a_loss_that_explodes_goes_back_to_the_best_state_and_on_more_slowly(gro
     assert one._evaluate(0.0).log_loss == pytest.approx(best, abs=1e-6)
 
 
+@pytest.mark.slow
 def test_training_ends_where_held_out_examples_gain_nothing_for_some_epochs(ground, start):
     from graft_server.backbones.torch.tuning import loop  # noqa: PLC0415
 

@@ -102,6 +102,7 @@ def test_another_server_serves_tuned_layers_from_the_store(server, serve, client
     assert after.probability == pytest.approx(before.probability, abs=1e-4)
 
 
+@pytest.mark.slow
 def test_auto_publishes_the_frozen_head_first_and_then_says_what_tuning_brought(client, intents):
     result = client.adapt("tests/auto", intents, method="auto", time_budget=600, fine_tuning=SHORT, seed=1)
     frozen = client.version("tests/auto", version=1)
