@@ -323,7 +323,7 @@ def test_examples_that_are_features_already_keep_the_frozen_head(client):
 def test_a_budget_for_less_than_an_epoch_keeps_the_frozen_head_and_says_so(client, intents):
     result = client.adapt("tests/no-time", intents, method="partial", time_budget=0.001)
     assert (result.report.method, result.report.tuning.ended) == ("frozen", "no_time")
-    assert any("time_budget is too short" in it for it in result.report.warnings)
+    assert [it.kind for it in result.report.advice if "time_budget is too short" in it.text] == ["time"]
     assert client.predict("tests/no-time", "my bill is wrong")[0].label
 
 
