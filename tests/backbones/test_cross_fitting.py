@@ -92,7 +92,7 @@ def frozen(right: float = 0.4, labels: NDArray[Any] = ORDERED) -> NDArray[np.flo
 
 
 def told() -> dict[str, Any]:
-    return {"frozen": frozen(), "bound": np.arange(COUNT)}
+    return {"frozen": frozen()}
 
 
 def ignore(_told: Any) -> None:
@@ -155,7 +155,7 @@ def test_a_tuning_that_loses_on_the_first_fold_is_not_gone_on_with(ground):
     sure = frozen(0.9, labels[:COUNT])
     sure[:2] = 1 / CLASSES  # there is something to gain
     sure[:2, 2] += 0.01
-    given = {"frozen": sure, "bound": np.arange(COUNT)}
+    given = {"frozen": sure}
     outcome = cross_fitted(ground(to_the_end=False, changed={"labels": labels}), ignore, **given)
     assert (outcome.tuned.ended, outcome.tuned.best, outcome.top) == ("no_gain", 0, None)
     assert 1 <= len(outcome.by_fold) < FOLDS
@@ -237,7 +237,7 @@ def save_and_die(self, *arguments, **more):
 
 Checkpoint.save = save_and_die
 frozen = np.array(frozen, np.float32)
-cross_fitting.cross_fitted(ground, lambda _: None, frozen=frozen, bound=np.arange(len(frozen)))
+cross_fitting.cross_fitted(ground, lambda _: None, frozen=frozen)
 """
 
 

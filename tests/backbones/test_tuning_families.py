@@ -152,7 +152,7 @@ def test_every_kind_is_tuned_by_contrast(named, encoder_cache, tmp_path, name):
         backbone=backbone, recipe=recipe, examples=Examples.read(tmp_path), graph=graph, folder=tmp_path
     )
     frozen = np.full((count, 2), 0.5, np.float32)
-    outcome = cross_fitted(ground, lambda _: None, frozen=frozen, bound=np.arange(count))
+    outcome = cross_fitted(ground, lambda _: None, frozen=frozen)
     assert (outcome.tuned.ended, outcome.by_fold.shape) == ("done", (2, count, backbone.dimension))
     before = Encoder(graph, device="cpu", threads=1, collate=preprocessor.collate).encode(items[:1])["pooled"]
     assert np.abs(outcome.features[:1] - before).max() > 1e-3, "nothing was learned"

@@ -58,7 +58,6 @@ def fitted(
         by_fold=np.stack([features(fold_of == fold) for fold in range(FOLDS)]),
         features=features(np.zeros(n, bool)),
         frozen=softmax(logits.astype(np.float32)),
-        bound=np.arange(n),
         seed=seed,
     )
 
@@ -141,7 +140,6 @@ def test_what_is_left_out_is_neither_learned_from_nor_measured() -> None:
         by_fold=np.concatenate([of.by_fold, of.by_fold], axis=1),
         features=np.concatenate([of.features, of.features]),
         frozen=np.concatenate([of.frozen, np.zeros_like(of.frozen)]),
-        bound=np.concatenate([of.bound, of.bound]),
     )
     one, other = decide(of), decide(wrong)
     assert other.measured.sum() == one.measured.sum()

@@ -44,8 +44,6 @@ class CrossFitted:
     """shape (n, d): the same by the one that was tuned on all of them; shape (0, d) where there is none."""
     frozen: NDArray[np.float32]
     """shape (n, k): what the frozen head says of each example without having seen it."""
-    bound: NDArray[np.int64]
-    """shape (n,): equal for examples that are copies of each other or of one group."""
     seed: int = 0
     soft: NDArray[np.float32] | None = None
     """shape (n, k): the targets, where some are distributions."""

@@ -83,20 +83,13 @@ class State:
     """How large they are."""
 
 
-def cross_fitted(
-    ground: Ground,
-    progress: OnProgress,
-    *,
-    frozen: NDArray[np.float32],
-    bound: NDArray[np.int64],
-) -> Outcome:
+def cross_fitted(ground: Ground, progress: OnProgress, *, frozen: NDArray[np.float32]) -> Outcome:
     """Tunes.
 
     Args:
         ground: What, and where; its examples have folds.
         progress: Told the stages "loading", "caching", "tuning" and "encoding".
         frozen: shape (n, k): what the frozen head says of each example, without having seen it.
-        bound: shape (n,): equal for examples that are copies of each other or of one group.
 
     Raises:
         BackboneError: The backbone cannot be tuned.
@@ -104,7 +97,7 @@ def cross_fitted(
     """
     torch.set_num_threads(ground.threads)
     progress(Progress("loading"))
-    fitting = CrossFitting(ground, progress, frozen=frozen, bound=bound)
+    fitting = CrossFitting(ground, progress, frozen=frozen)
     result = fitting.run()
     outcome = Outcome(result, head=ground.examples.head, by_fold=fitting.by_fold)
     if result.best:
@@ -123,14 +116,7 @@ def cross_fitted(
 class CrossFitting(Run[State]):
     """All trainings of one tuning."""
 
-    def __init__(
-        self,
-        ground: Ground,
-        progress: OnProgress,
-        *,
-        frozen: NDArray[np.float32],
-        bound: NDArray[np.int64],
-    ) -> None:
+    def __init__(self, ground: Ground, progress: OnProgress, *, frozen: NDArray[np.float32]) -> None:
         super().__init__(ground, progress, State)
         if self.set.fold_of is None:
             raise ValueError("examples of a cross-fitting have folds")
@@ -141,7 +127,7 @@ class CrossFitting(Run[State]):
         self.by_fold = np.empty((0, self.count, self.set.head[0].shape[0]), np.float16)
         self.compressed_by_fold = self.by_fold
         self._compressor: Compressor | None = None
-        self._frozen, self._bound = frozen, bound
+        self._frozen = frozen
         self._encode_s = 0.0
         self._batch = 1.0
         self._began_run, self._allowed_s = self._began, math.inf
@@ -236,7 +222,6 @@ class CrossFitting(Run[State]):
             by_fold=self.by_fold,
             features=np.empty((0, self.by_fold.shape[2]), np.float16),
             frozen=self._frozen,
-            bound=self._bound,
             seed=self.recipe.seed % (1 << 63),
         )
         return hopeless(fitted)

@@ -90,10 +90,10 @@ def _name(recipe: Recipe) -> str:
 
 
 def _cross_fitted(ground: Ground, chosen: TuningSet, progress: OnProgress) -> Outcome:
-    frozen, bound = chosen.out_of_fold, chosen.bound
-    if frozen is None or bound is None:
+    frozen = chosen.out_of_fold
+    if frozen is None:
         raise ValueError("a contrastive tuning is given what the frozen head says of each example")
-    return cross_fitted(ground, progress, frozen=frozen, bound=bound)
+    return cross_fitted(ground, progress, frozen=frozen)
 
 
 def _examples(objects: Objects, payload: Tuning, chosen: TuningSet, backbone: Backbone) -> Examples:

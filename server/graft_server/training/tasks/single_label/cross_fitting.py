@@ -103,7 +103,7 @@ def measure_cross_fitted(
         probabilities=probabilities,
         labels=labels,
         weights=weights,
-        bound=fitted.bound[measured_on],
+        bound=kept.together[measured_on],
         evaluation=how,
         soft=None if kept.soft is None else kept.soft[measured_on],
     )
@@ -126,7 +126,6 @@ def _fitted(kept: TuningSet, made: TunedParts, seed: int) -> CrossFitted:
         by_fold=made.by_fold,
         features=made.features,
         frozen=kept.out_of_fold,
-        bound=kept.bound,
         seed=seed,
         soft=kept.soft,
     )

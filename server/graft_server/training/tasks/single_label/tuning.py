@@ -170,7 +170,6 @@ def measure_tuned(
         measured_on = validation
         tuned = head.scores(features[validation]).probabilities
         labels, weights = kept.labels[validation], kept.weights[validation]
-    bound = np.arange(len(kept.labels)) if kept.bound is None else kept.bound
     measured = Measured(
         head=head,
         settings=trial.settings,
@@ -179,7 +178,7 @@ def measure_tuned(
         probabilities=tuned,
         labels=labels,
         weights=weights,
-        bound=bound[measured_on],
+        bound=kept.together[measured_on],
         evaluation=Evaluation(EvaluationMethod.HELD_OUT, 0, len(labels)),
     )
     return report, TunedHead(head, features, of_measured, losses, measured_by, measured.reported)
