@@ -20,9 +20,8 @@ import torch
 from numpy.typing import NDArray
 
 from graft_server.backbones.cross_fitted import LEFT_OUT, NAME, CrossFitted, hopeless
-from graft_server.backbones.graphs.compressing import Compressor
 from graft_server.backbones.torch.tuning import contrastive
-from graft_server.backbones.torch.tuning.ground import Compressed, Ground, Outcome
+from graft_server.backbones.torch.tuning.ground import Ground, Outcome
 from graft_server.backbones.torch.tuning.hidden import by_length, parts
 from graft_server.backbones.torch.tuning.memory import within_memory
 from graft_server.backbones.torch.tuning.run import (
@@ -126,7 +125,6 @@ class CrossFitting(Run[State]):
         self.state = State(folds=int(self.fold_of.max()) + 1, tokens_at_once=TOKENS_AT_ONCE)
         self.by_fold = np.empty((0, self.count, self.set.head[0].shape[0]), np.float16)
         self.compressed_by_fold = self.by_fold
-        self._compressor: Compressor | None = None
         self._frozen = frozen
         self._encode_s = 0.0
         self._batch = 1.0
@@ -206,10 +204,6 @@ class CrossFitting(Run[State]):
         """See `Run`; the names of classes are no examples."""
         return super().finish()[: self.count]
 
-    def compressed(self) -> Compressed | None:
-        """See `Run`; None where the trainings without a fold were not cut down."""
-        return None if self._compressor is None else super().compressed()
-
     def _is_hopeless(self) -> bool:
         """Whether what there is says that the tuning will not be kept, and that matters."""
         if self.recipe.to_the_end:
@@ -241,8 +235,7 @@ class CrossFitting(Run[State]):
         self._groups = self.model.groups(self.rate, decay, WEIGHT_DECAY)
         self.model.zero_grad(set_to_none=True)
         self._original, self._first = self.model.tuned(), self._weights()
-        if self.ground.backbone.precision == "fp32":
-            self._compressor = Compressor(self.ground.graph, self._original)
+        self.compressor()  # made here, so that it is not taken for time that encoding needs
         self._step_s = float(np.mean(times[1:] or times))
         self._batch = float(np.mean(sizes))
         some = by_length(self.set, np.arange(self.count))[:: max(1, self.count // 32)]
@@ -356,9 +349,9 @@ class CrossFitting(Run[State]):
         features = np.empty((1, *found.shape), np.float16)
         features[0, rows] = found
         self.by_fold = np.concatenate([self.by_fold, features])
-        if self._compressor is not None:
+        if (compressor := self.compressor()) is not None:
             # What a training is worth that is cut down to an adapter; its weights are the first ones again after this.
-            cut_down = self._compressor.weights(self._compressor.adapter(self.model.tuned()))
+            cut_down = compressor.weights(compressor.adapter(self.model.tuned()))
             self._restore({f"module.{name}": torch.from_numpy(it) for name, it in cut_down.items()})
             features = np.empty_like(features)
             features[0, rows] = self._features(rows)
@@ -429,7 +422,7 @@ class CrossFitting(Run[State]):
         if kept:
             folds = range(sum(not it.startswith(_CUT_DOWN) for it in kept))
             self.by_fold = np.stack([kept[str(fold)].numpy() for fold in folds])
-            if self._compressor is not None:
+            if self.compressor() is not None:
                 low = [kept[f"{_CUT_DOWN}{fold}"].numpy() for fold in folds]
                 self.compressed_by_fold = np.stack(low)
         self._began -= self.state.seconds  # what it took before counts against the time budget

@@ -35,28 +35,26 @@ Array = NDArray[np.float32]
 
 def compressed(
     ground: Ground,
+    compressor: Compressor,
     tuned: Mapping[str, Array],
     *,
-    original: Mapping[str, Array],
     hidden: Hidden | None,
     told: Callable[[int], None] = untold,
 ) -> Compressed | None:
     """Cuts tuned weights down to an adapter; None where the graph has no room for one, or would serve it otherwise.
 
-    So it is where weights are no plain products, or not in float32: the tuned graph is kept then.
+    So it is where weights are no plain products: the tuned graph is kept then.
 
     Args:
         ground: What was tuned, and where.
+        compressor: What cuts its weights down.
         tuned: The tuned weights by name; see `tunable.Tunable.tuned`.
-        original: The weights from before.
         hidden: The hidden states at the cut; None where all is tuned.
         told: Told how many examples have been encoded.
     """
     backbone, folder, graph, examples = ground.backbone, ground.folder, ground.graph, ground.examples
-    if backbone.precision != "fp32":
-        return None
     preprocessor = backbone.preprocessor()
-    adapter = Compressor(graph, original).adapter(tuned)
+    adapter = compressor.adapter(tuned)
     if not adapter.products:
         return None
     path = folder / MERGED

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from graft_server.backbones.graphs.compressing import Compressor
 from graft_server.backbones.torch.tuning import low_rank, tuned_graph
 from graft_server.backbones.torch.tuning.checkpoint import Checkpoint, Weights
 from graft_server.backbones.torch.tuning.device import has_bfloat16
@@ -73,6 +74,7 @@ class Run(Generic[S]):
         self._told = 0.0
         self._step_s = 0.0
         self._original: dict[str, NDArray[np.float32]] = {}
+        self._compressor: Compressor | None = None
 
     @property
     def seconds(self) -> float:
@@ -93,12 +95,21 @@ class Run(Generic[S]):
             told=partial(self._encoded, first=True),
         )
 
+    def compressor(self) -> Compressor | None:
+        """What cuts tuned weights down, made once; None where the backbone is not in float32."""
+        if self._compressor is None and self.ground.backbone.precision == "fp32":
+            self._compressor = Compressor(self.ground.graph, self._original)
+        return self._compressor
+
     def compressed(self) -> Compressed | None:
         """What the tuned graph can be cut down to; see `low_rank.compressed`."""
+        compressor = self.compressor()
+        if compressor is None:
+            return None
         return low_rank.compressed(
             self.ground,
+            compressor,
             self.model.tuned(),
-            original=self._original,
             hidden=self.hidden,
             told=partial(self._encoded, first=False),
         )
