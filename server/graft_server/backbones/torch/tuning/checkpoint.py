@@ -23,8 +23,8 @@ Weights = Mapping[str, torch.Tensor]
 
 
 @dataclass(slots=True)
-class State:
-    """Where training is: what a checkpoint has, besides weights."""
+class TrainingState:
+    """Where any training is: what a checkpoint has, besides weights."""
 
     step: int = 0
     seconds: float = 0.0
@@ -38,6 +38,12 @@ class State:
     """How often a step's parts were made smaller."""
     tokens_at_once: int = 0
     """How large they are."""
+
+
+@dataclass(slots=True)
+class State(TrainingState):
+    """Where a training is whose states are evaluated on examples that were held out."""
+
     stale: int = 0
     """Evaluations since the best one."""
     best: int = 0
@@ -45,7 +51,7 @@ class State:
     history: list[TuningPoint] = field(default_factory=list)
 
 
-S = TypeVar("S")
+S = TypeVar("S", bound=TrainingState)
 
 
 @dataclass(slots=True)
@@ -56,7 +62,7 @@ class Checkpoint(Generic[S]):
     fingerprint: str
     """Of what is tuned, and how: another tuning does not go on from it."""
     of: type[S]
-    """What says where training is, as plain data: `State`, or what another kind of tuning has in its place."""
+    """What says where training is, as plain data."""
     newer: bool = False
     """Whether `load` met one of a newer release, which stays: then none is saved."""
 

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from graft_server.backbones.cross_fitted import LEFT_OUT, NAME, CrossFitted, hopeless
 from graft_server.backbones.torch.tuning import contrastive
+from graft_server.backbones.torch.tuning.checkpoint import TrainingState
 from graft_server.backbones.torch.tuning.ground import Ground, Outcome
 from graft_server.backbones.torch.tuning.hidden import by_length, parts
 from graft_server.backbones.torch.tuning.memory import within_memory
@@ -58,28 +59,15 @@ _CUT_DOWN = "cut down "
 
 
 @dataclass(slots=True)
-class State:
-    """Where the trainings are: what a checkpoint has, besides weights."""
+class State(TrainingState):
+    """Where the trainings are, and the present one."""
 
     run: int = 0
     """Which training: that without this fold, or, where it is the number of folds, that on all examples."""
-    step: int = 0
-    """Of this training."""
     steps: int = 0
     """How many each has; 0: not known yet."""
     folds: int = 0
     """How many are held out, one after the other."""
-    seconds: float = 0.0
-    """What it took so far, all in all."""
-    loss: float = 0.0
-    """Of training, smoothed."""
-    rate: float = 1.0
-    """What learning rates are multiplied by: falls when training diverges."""
-    diverged: int = 0
-    halved: int = 0
-    """How often a step's parts were made smaller."""
-    tokens_at_once: int = 0
-    """How large they are."""
 
 
 def cross_fitted(ground: Ground, progress: OnProgress, *, frozen: NDArray[np.float32]) -> Outcome:

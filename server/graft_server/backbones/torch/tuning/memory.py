@@ -4,28 +4,19 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from typing import Protocol
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from graft_server.backbones.torch.tuning.checkpoint import TrainingState
 from graft_server.backbones.torch.tuning.device import is_out_of_memory
 
 _log = logging.getLogger(__name__)
 
 
-class Sized(Protocol):
-    """What says how large parts are."""
-
-    tokens_at_once: int
-    """How many tokens a part has at most."""
-    halved: int
-    """How often it was made smaller."""
-
-
 def within_memory(
-    state: Sized,
+    state: TrainingState,
     lengths: NDArray[np.int64],
     batch: NDArray[np.int64],
     step: Callable[[], float],
@@ -34,7 +25,7 @@ def within_memory(
     """Takes a step, and again with parts of half the size for as long as memory does not suffice.
 
     Args:
-        state: How large parts are; changed here.
+        state: How many tokens a part has at most, and how often that was halved; changed here.
         lengths: shape (n,): of all examples.
         batch: The rows of the step.
         step: Adds up gradients, in such parts, and returns the loss.

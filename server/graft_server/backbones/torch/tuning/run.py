@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from graft_server.backbones.graphs.compressing import Compressor
 from graft_server.backbones.torch.tuning import low_rank, tuned_graph
-from graft_server.backbones.torch.tuning.checkpoint import Checkpoint, Weights
+from graft_server.backbones.torch.tuning.checkpoint import Checkpoint, TrainingState, Weights
 from graft_server.backbones.torch.tuning.device import has_bfloat16
 from graft_server.backbones.torch.tuning.ground import Compressed, Ground
 from graft_server.backbones.torch.tuning.hidden import Hidden
@@ -40,7 +40,7 @@ CHECKPOINT_S = 60.0
 CHECKPOINT = "checkpoint.pt"
 TOP = "top.onnx"
 
-S = TypeVar("S")
+S = TypeVar("S", bound=TrainingState)
 
 
 class NoTimeError(Exception):
